@@ -1,3 +1,44 @@
-"""Rescore and truncate retrieved documents with ONNX cross-encoders."""
+"""Rescore and truncate retrieved documents with ONNX cross-encoders: fast on a plain CPU, no torch.
+
+The core is here; the frameworks' doors are in ``onnx_rerank_integrations.langchain`` and
+``onnx_rerank_integrations.llama_index``, and importing this package imports neither framework.
+"""
+
+from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder, TextCrossEncoder, TextCrossEncoderBase
+from onnx_rerank_integrations.core.errors import (
+    InputTypeError,
+    InputValueError,
+    InvalidModelError,
+    MissingExtraError,
+    ModelError,
+    ModelNotFoundError,
+    ProviderError,
+    RerankError,
+    ScoreError,
+    UnknownModelError,
+    UnsupportedModelError,
+)
+from onnx_rerank_integrations.core.types import ModelDescription, Pair, RankedDocument
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "InputTypeError",
+    "InputValueError",
+    "InvalidModelError",
+    "MissingExtraError",
+    "ModelDescription",
+    "ModelError",
+    "ModelNotFoundError",
+    "OnnxCrossEncoder",
+    "Pair",
+    "ProviderError",
+    "RankedDocument",
+    "RerankError",
+    "ScoreError",
+    "TextCrossEncoder",
+    "TextCrossEncoderBase",
+    "UnknownModelError",
+    "UnsupportedModelError",
+    "__version__",
+]

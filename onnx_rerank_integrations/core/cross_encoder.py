@@ -1,0 +1,587 @@
+"""The recipe: pairs -> tokens -> batches -> logits -> scores -> ranking.
+
+TextCrossEncoderBase      what every encoder offers, over one method that gives logits
+├── OnnxCrossEncoder      one model's files, opened
+└── TextCrossEncoder      the public face: a name or folder and options, opened now or when first used
+"""
+
+from __future__ import annotations
+
+import logging
+import operator
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
+from onnx_rerank_integrations.core.files import locate
+from onnx_rerank_integrations.core.scoring import (
+    Activation,
+    Floats,
+    activation_function,
+    aggregate_windows,
+    best_first,
+    check_finite,
+    relevance_logits,
+    relevant_label,
+)
+from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, check_threads
+from onnx_rerank_integrations.core.tokenization import (
+    EncodedPair,
+    LongDocuments,
+    PairTokenizer,
+    SpecialTokensInText,
+    Truncation,
+    check_choice,
+    collate,
+)
+from onnx_rerank_integrations.core.types import ModelFiles, Pair, RankedDocument
+
+logger = logging.getLogger(__name__)
+
+FALLBACK_MAX_LENGTH = 512
+LARGEST_BELIEVABLE_LENGTH = 10**6
+"""transformers writes model_max_length = 1e30 for 'not known'."""
+
+POSITIONS_AFTER_PADDING = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "mpnet",
+    "longformer",
+    "data2vec-text",
+}
+"""Model types that number positions from pad_token_id + 1, and so lose that many of max_position_embeddings."""
+
+
+class TextCrossEncoderBase(ABC):
+    """Scores (query, document) pairs with one model. Higher scores mean more relevant documents."""
+
+    activation: Activation = "identity"
+
+    @abstractmethod
+    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
+        """Raw relevance logits (N,) of N checked pairs, in input order."""
+
+    @abstractmethod
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        """Tokens the model reads for these pairs: special tokens included, after truncation, without padding."""
+
+    @abstractmethod
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        """For each pair, whether tokens are left out because it is longer than ``max_length``."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """The model's config.json."""
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        batch_size: int | None = None,
+        show_progress: bool = False,
+        activation: Activation | None = None,
+    ) -> list[float]:
+        """Scores each document for the query.
+
+        Args:
+            query: The question. An empty one is scored like any other text.
+            documents: N texts.
+            batch_size: Most pairs of a batch, beside the budget of padded tokens; None for that budget alone.
+            show_progress: Show a tqdm bar on stderr.
+            activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
+                asks for; None for the constructor's.
+
+        Returns:
+            N scores in input order.
+
+        Raises:
+            InputTypeError: The query or a document is no str; the message names the document's index.
+            ScoreError: The model gave NaN or infinity for a document.
+        """
+        pairs = pairs_of(query, documents)
+        logits = self._checked_logits(pairs, batch_size, show_progress)
+        return [float(score) for score in self._scores(logits, activation)]
+
+    def rerank_pairs(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        batch_size: int | None = None,
+        show_progress: bool = False,
+        activation: Activation | None = None,
+    ) -> list[float]:
+        """Scores each (query, document) pair; otherwise as `rerank`.
+
+        Returns:
+            N scores in input order.
+        """
+        logits = self._checked_logits(checked_pairs(pairs), batch_size, show_progress)
+        return [float(score) for score in self._scores(logits, activation)]
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        activation: Activation | None = None,
+        batch_size: int | None = None,
+        show_progress: bool = False,
+    ) -> list[RankedDocument]:
+        """Orders the documents, best first. The order is decided on logits; equal ones keep their input order.
+
+        Args:
+            query: The question.
+            documents: N texts.
+            top_n: Most documents returned; None for all.
+            score_threshold: The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.
+            activation: As for `rerank`.
+            batch_size: As for `rerank`.
+            show_progress: As for `rerank`.
+
+        Returns:
+            At most ``min(top_n, N)`` documents.
+
+        Raises:
+            InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
+            InputTypeError, ScoreError: As for `rerank`.
+        """
+        check_top_n(top_n)
+        check_score_threshold(score_threshold)
+        pairs = pairs_of(query, documents)
+        logits = self._checked_logits(pairs, batch_size, show_progress)
+        scores = self._scores(logits, activation)
+        kept = best_first(logits, scores, top_n=top_n, score_threshold=score_threshold)
+        return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
+
+    def _checked_logits(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
+        check_batch_size(batch_size)
+        if not pairs:
+            return np.empty(0)
+        logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
+        check_finite(logits)
+        return logits
+
+    def _scores(self, logits: Floats, activation: Activation | None) -> Floats:
+        chosen = self.activation if activation is None else activation
+        check_choice("activation", chosen, Activation)
+        if len(logits) == 0:
+            return logits
+        return activation_function(chosen, self.config)(logits)
+
+
+class OnnxCrossEncoder(TextCrossEncoderBase):
+    """A sequence classifier in ONNX form, opened from files on this machine.
+
+    Args:
+        files: Graph, tokenizer and configs.
+        providers: Execution providers; None for the CPU.
+        threads: Threads inside one operator; None for all available CPUs.
+        idle_threads: ``"sleep"`` or ``"spin"``.
+        max_length: Tokens of the longest pair; None for what the model was made for.
+        truncation: ``"longest_first"`` or ``"only_second"``.
+        special_tokens_in_text: ``"special"`` or ``"text"``.
+        long_documents: ``"truncate"``, ``"max"``, ``"mean"`` or ``"first"``.
+        label: The label that means 'relevant'; None to take it from the config.
+        activation: The default of the methods' `activation`.
+        token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+        idle_threads: IdleThreads = "sleep",
+        max_length: int | None = None,
+        truncation: Truncation = "longest_first",
+        special_tokens_in_text: SpecialTokensInText = "special",
+        long_documents: LongDocuments = "truncate",
+        label: int | str | None = None,
+        activation: Activation = "identity",
+        token_budget: int | None = None,
+    ) -> None:
+        self.files = files
+        self.activation = activation
+        self._long_documents = long_documents
+        self._session = InferenceSession(files.onnx, providers=providers, threads=threads, idle_threads=idle_threads)
+        self._tokenizer = PairTokenizer(
+            files.tokenizer,
+            max_length=chosen_max_length(max_length, files, self._session.fixed_length),
+            truncation=truncation,
+            truncation_side=files.tokenizer_config.get("truncation_side") or "right",
+            padding_side=files.tokenizer_config.get("padding_side") or "right",
+            pad_token=token_text(files.tokenizer_config.get("pad_token")),
+            special_tokens_in_text=special_tokens_in_text,
+            long_documents=long_documents,
+        )
+        self._token_budget = token_budget or default_token_budget(hidden_size(files.config))
+        self._label = relevant_label(self._try_out(), label, files.config)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.files.config
+
+    @property
+    def max_length(self) -> int:
+        return self._tokenizer.max_length
+
+    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
+        unique, inverse = deduplicate(pairs)
+        with tqdm(total=len(unique), unit="pair", disable=not show_progress) as progress:
+            logits = [self._window_logits(window, batch_size, progress.update) for window in windows(unique)]
+        return np.concatenate(logits)[inverse]
+
+    def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[float], Any]) -> Floats:
+        encoded = self._tokenizer.encode(pairs)
+        owners = np.array([one.pair for one in encoded])
+        begins_pair = np.diff(owners, prepend=-1) > 0
+        logits = np.empty(len(encoded))
+        limit = self._session.batch_limit or batch_size
+        for batch in plan([one.length for one in encoded], self._token_budget, limit):
+            logits[batch] = self._batch_logits([encoded[place] for place in batch])
+            advance(int(begins_pair[batch].sum()))
+        return aggregate_windows(logits, owners, len(pairs), self._long_documents)
+
+    def _batch_logits(self, batch: Sequence[EncodedPair]) -> Floats:
+        return relevance_logits(self._session.run(self._collate(batch)), self._label)
+
+    def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
+        tokenizer = self._tokenizer
+        length = self._session.fixed_length
+        return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
+
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        encoded = (self._tokenizer.encode(window) for window in windows(checked_pairs(pairs)))
+        return sum(one.length for window in encoded for one in window)
+
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        flags: list[bool] = []
+        for window in windows(checked_pairs(pairs)):
+            cut = {one.pair for one in self._tokenizer.encode(window) if one.truncated}
+            flags += [index in cut for index in range(len(window))]
+        return flags
+
+    def _try_out(self) -> int:
+        """Runs one real pair and the tokenizer's largest id, so that a misfit shows at load; gives the labels L."""
+        (canary,) = self._tokenizer.encode([("a canary", "sings")])[:1]
+        labels = int(self._session.run(self._collate([canary])).shape[1])
+        largest = self._tokenizer.largest_id
+        inputs = self._collate([canary])
+        inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
+        try:
+            self._session.run(inputs)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"The tokenizer gives ids up to {largest}, and the graph of {self.files.name} fails on that one: its "
+                f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
+            ) from error
+        return labels
+
+
+class TextCrossEncoder(TextCrossEncoderBase):
+    """Scores and ranks documents for a query with an ONNX cross-encoder.
+
+    Example:
+        >>> encoder = TextCrossEncoder("embedded")
+        >>> documents = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
+        >>> encoder.rank("What is the capital of France?", documents, top_n=1)[0].text
+        'Paris is the capital of France.'
+
+    One object may be used by many threads at once. It pickles as its arguments, and copies are the object itself.
+
+    Args:
+        model_name: A supported model's name, any hub id with ONNX files, or a folder; ``"embedded"`` is inside the
+            package. None for the environment variable ``ONNX_RERANK_MODEL``, else ``Xenova/ms-marco-MiniLM-L-6-v2``.
+        cache_dir: Where hub files are kept; None for huggingface_hub's own cache.
+        threads: Threads inside one operator; None for all CPUs this process may use.
+        providers: onnxruntime's execution providers in order of preference; None for the CPU. One that isn't there
+            or doesn't start is an error.
+        revision: The hub's branch, tag or commit.
+        local_files_only: Never ask the network.
+        specific_model_path: A folder to take the model's files from, instead of the hub.
+        model_file: ``"auto"``, ``"fp32"``, ``"int8"`` (the variant that fits this CPU), or a path in the repository.
+        expected_sha256: The ONNX file's checksum, in hexadecimal; None for no check.
+        max_length: Tokens of the longest pair, special tokens included; None for what the model was made for.
+        truncation: How a longer pair is cut: ``"longest_first"`` takes tokens from the longer text, as
+            sentence-transformers and FastEmbed do; ``"only_second"`` from the document, after a query that fills more
+            than half of the room is cut to half.
+        special_tokens_in_text: ``"special"`` reads ``[SEP]`` and the like in a text as control tokens, as the
+            reference implementations do; ``"text"`` as plain characters, so that a document can't forge structure.
+        long_documents: ``"truncate"``, or the ``"max"``, ``"mean"`` or ``"first"`` of the logits of overlapping
+            windows over the document's tokens.
+        label: For models of three or more labels, the one to rank by, as its name or its place.
+        activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
+            asks for, as sentence-transformers would.
+        idle_threads: ``"sleep"`` between operators, or ``"spin"`` on a machine that does nothing else.
+        lazy_load: Find and open the model when it is first used, not now.
+
+    Raises:
+        InputValueError: An option is out of range.
+        UnknownModelError, ModelNotFoundError, InvalidModelError, UnsupportedModelError, ProviderError: The model
+            can't be found, fetched, read or run as asked. See `onnx_rerank_integrations.core.errors`.
+    """
+
+    def __init__(
+        self,
+        model_name: str | Path | None = None,
+        *,
+        cache_dir: str | Path | None = None,
+        threads: int | None = None,
+        providers: Sequence[Provider] | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        specific_model_path: str | Path | None = None,
+        model_file: str | None = None,
+        expected_sha256: str | None = None,
+        max_length: int | None = None,
+        truncation: Truncation = "longest_first",
+        special_tokens_in_text: SpecialTokensInText = "special",
+        long_documents: LongDocuments = "truncate",
+        label: int | str | None = None,
+        activation: Activation = "identity",
+        idle_threads: IdleThreads = "sleep",
+        lazy_load: bool = False,
+    ) -> None:
+        if isinstance(model_name, Path):
+            model_name = str(model_name)
+        if model_name is not None and not isinstance(model_name, str):
+            raise InputTypeError(f"model_name must be a str, a Path or None, not {type(model_name).__name__}")
+        check_threads(threads)
+        check_max_length(max_length)
+        check_choice("truncation", truncation, Truncation)
+        check_choice("special_tokens_in_text", special_tokens_in_text, SpecialTokensInText)
+        check_choice("long_documents", long_documents, LongDocuments)
+        check_choice("activation", activation, Activation)
+        check_choice("idle_threads", idle_threads, IdleThreads)
+        self.model_name = model_name or registry.default_model()
+        self.activation = activation
+        self._locate = partial(
+            locate,
+            self.model_name,
+            cache_dir=cache_dir,
+            revision=revision,
+            local_files_only=local_files_only,
+            specific_model_path=specific_model_path,
+            model_file=model_file,
+            expected_sha256=expected_sha256,
+        )
+        self._open = partial(
+            OnnxCrossEncoder,
+            threads=threads,
+            providers=providers,
+            idle_threads=idle_threads,
+            max_length=max_length,
+            truncation=truncation,
+            special_tokens_in_text=special_tokens_in_text,
+            long_documents=long_documents,
+            label=label,
+            activation=activation,
+        )
+        self._lazy_load = lazy_load
+        self._lock = threading.Lock()
+        self._opened: OnnxCrossEncoder | None = None
+        if not lazy_load:
+            self.load()
+
+    @classmethod
+    def list_supported_models(cls) -> list[dict[str, Any]]:
+        """The models known by name; any other hub id or folder with ONNX files works too.
+
+        Returns:
+            One dict per model: model, sources, model_file, description, license, size_in_GB, additional_files,
+            languages, max_length, activation. Unknown facts are None.
+        """
+        return registry.list_supported_models()
+
+    @classmethod
+    def add_custom_model(
+        cls,
+        model: str,
+        sources: str | Mapping[str, str],
+        model_file: str = "onnx/model.onnx",
+        description: str = "",
+        license: str = "",
+        size_in_gb: float = 0.0,
+        additional_files: list[str] | None = None,
+    ) -> None:
+        """Adds a model to the supported ones of this process, under a name of your own.
+
+        Args:
+            model: The name, unique in any case of letters.
+            sources: The hub id that holds its files, alone or as ``{"hf": id}``.
+            model_file: The ONNX file's path there.
+            description: One sentence.
+            license: SPDX identifier.
+            size_in_gb: Size of the ONNX file with its external data, in 10**9 bytes.
+            additional_files: Further files the graph needs.
+
+        Raises:
+            InputValueError: The name is taken.
+        """
+        registry.add_custom_model(model, sources, model_file, description, license, size_in_gb, additional_files)
+
+    def load(self) -> OnnxCrossEncoder:
+        """Opens the model if it isn't open yet; a race of threads opens it once."""
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._open(self._locate())
+        return self._opened
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.load().config
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest pair, special tokens included."""
+        return self.load().max_length
+
+    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
+        return self.load().logits(pairs, batch_size=batch_size, show_progress=show_progress)
+
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        return self.load().token_count(pairs)
+
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        return self.load().truncated(pairs)
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        """What this object was made with: all of its identity, and all that a pickle holds."""
+        return {"model_name": self.model_name, **self._locate.keywords, **self._open.keywords}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return partial(type(self), **self._arguments, lazy_load=self._lazy_load), ()
+
+    def __eq__(self, other: object) -> bool:
+        """Made with equal arguments; whether the model is open yet doesn't count."""
+        return isinstance(other, TextCrossEncoder) and self._arguments == other._arguments
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.model_name))
+
+    def __copy__(self) -> TextCrossEncoder:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TextCrossEncoder:
+        return self
+
+    def __repr__(self) -> str:
+        defaults = TextCrossEncoder.__init__.__kwdefaults__ or {}
+        changed = {
+            name: value
+            for name, value in self._arguments.items()
+            if name != "model_name" and value != defaults.get(name)
+        }
+        return f"TextCrossEncoder({', '.join([repr(self.model_name), *(f'{k}={v!r}' for k, v in changed.items())])})"
+
+
+def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
+    """N checked pairs of one query."""
+    if not isinstance(query, str):
+        raise InputTypeError(f"query must be a str, not {type(query).__name__}")
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise InputTypeError(
+            f"documents must be an iterable of str, not one {type(documents).__name__}: put a single text in a list"
+        )
+    pairs = [(query, document) for document in documents]
+    for index, (_, document) in enumerate(pairs):
+        if not isinstance(document, str):
+            raise InputTypeError(f"document {index} must be a str, not {type(document).__name__}")
+    return pairs
+
+
+def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """N pairs as tuples of two str."""
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        raise InputTypeError(f"pairs must be an iterable of (query, document), not {type(pairs).__name__}")
+    checked: list[Pair] = []
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputTypeError(f"pair {index} must be a (query, document) tuple, not {type(pair).__name__}")
+        for part, text in zip(("query", "document"), pair, strict=True):
+            if not isinstance(text, str):
+                raise InputTypeError(f"the {part} of pair {index} must be a str, not {type(text).__name__}")
+        checked.append((pair[0], pair[1]))
+    return checked
+
+
+def check_top_n(top_n: int | None) -> None:
+    if top_n is not None:
+        _check_whole_number("top_n", top_n, "None for all documents")
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None:
+        _check_whole_number("batch_size", batch_size, "None for the token budget alone")
+
+
+def check_max_length(max_length: int | None) -> None:
+    if max_length is not None:
+        _check_whole_number("max_length", max_length, "None for what the model was made for")
+
+
+def _check_whole_number(name: str, value: int, or_none: str) -> None:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise InputTypeError(f"{name} must be a whole number from 1 or {or_none}, not {value!r}")
+    if number < 1:
+        raise InputValueError(f"{name}={value} must be 1 or more, or {or_none}")
+
+
+def check_score_threshold(score_threshold: float | None) -> None:
+    if score_threshold is not None and score_threshold != score_threshold:
+        raise InputValueError("score_threshold is NaN: every comparison with it fails; use None for no threshold")
+
+
+def chosen_max_length(asked: int | None, files: ModelFiles, fixed_length: int | None) -> int:
+    """The user's `max_length` if the model has that many positions, else the smallest limit that the files state."""
+    positions = usable_positions(files.config)
+    limits = [limit for limit in (positions, fixed_length) if limit]
+    if asked is None:
+        stated = [files.tokenizer_config.get("model_max_length"), files.tokenizer_config.get("max_length")]
+        believable = [int(value) for value in stated if value and 0 < value < LARGEST_BELIEVABLE_LENGTH]
+        return min([*believable, *limits], default=FALLBACK_MAX_LENGTH)
+    if limits and asked > min(limits):
+        raise InputValueError(f"max_length={asked} is more than the {min(limits)} positions that {files.name} has")
+    return asked
+
+
+def usable_positions(config: Mapping[str, Any]) -> int | None:
+    """Tokens the position embeddings reach for; None where the config doesn't say."""
+    positions = config.get("max_position_embeddings")
+    if not isinstance(positions, int) or positions < 1:
+        return None
+    if config.get("model_type") in POSITIONS_AFTER_PADDING:
+        positions -= int(config.get("pad_token_id", 1)) + 1
+    return positions
+
+
+def hidden_size(config: Mapping[str, Any]) -> int:
+    """Width of the model; 384, MiniLM's, where the config doesn't say."""
+    return int(config.get("hidden_size") or config.get("dim") or config.get("d_model") or 384)
+
+
+def token_text(token: Any) -> str | None:
+    """A special token's text from tokenizer_config.json, where it is a str or ``{"content": str}``."""
+    return token.get("content") if isinstance(token, Mapping) else token

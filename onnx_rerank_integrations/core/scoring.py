@@ -1,0 +1,165 @@
+"""Logits to scores to an order. Pure arithmetic, in float64."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_rerank_integrations.core.errors import InputValueError, ScoreError, UnsupportedModelError
+
+Activation = Literal["identity", "sigmoid", "model"]
+Floats = NDArray[np.float64]
+
+NOT_RELEVANT = re.compile(
+    r"(not|non|no|irrelevant|nonrelevant|unrelated|false|negative|different|0)(\b|_)", re.IGNORECASE
+)
+
+
+def sigmoid(logits: Floats) -> Floats:
+    """Log-odds to 0..1, without overflow."""
+    return np.exp(-np.logaddexp(0.0, -logits))
+
+
+def identity(logits: Floats) -> Floats:
+    return logits
+
+
+def activation_function(activation: Activation, config: Mapping[str, Any]) -> Callable[[Floats], Floats]:
+    """The function that turns logits into scores.
+
+    ``"model"`` follows the model's own config as sentence-transformers 6 does: its named activation function, else a
+    sigmoid for one label and none for more.
+
+    Raises:
+        UnsupportedModelError: The config asks for a function other than the identity and the sigmoid.
+    """
+    if activation != "model":
+        return sigmoid if activation == "sigmoid" else identity
+    settings = config.get("sentence_transformers") or {}
+    asked = settings.get("activation_fn") or config.get("sbert_ce_default_activation_function")
+    if asked is None:
+        return sigmoid if label_count(config) == 1 else identity
+    name = str(asked).rsplit(".", 1)[-1].lower()
+    if name not in ("identity", "sigmoid"):
+        raise UnsupportedModelError(
+            f'The model\'s config asks for the activation {asked!r}; "identity" and "sigmoid" are supported.\n'
+            'Choose activation="identity" or activation="sigmoid" yourself.'
+        )
+    return sigmoid if name == "sigmoid" else identity
+
+
+def label_count(config: Mapping[str, Any]) -> int:
+    """Labels the config states; transformers' own default is two, a reranker's is one."""
+    if isinstance(config.get("num_labels"), int):
+        return int(config["num_labels"])
+    return len(config.get("id2label") or {}) or 1
+
+
+def relevant_label(labels: int, label: int | str | None, config: Mapping[str, Any]) -> int:
+    """Which of the L columns of a head means 'relevant'.
+
+    Args:
+        labels: L.
+        label: The user's choice, by position or by the config's name; None to read it from the config.
+        config: config.json.
+
+    Raises:
+        InputValueError: `label` is no label of this model.
+        UnsupportedModelError: Three or more labels, and nothing says which one is meant.
+    """
+    names = label_names(labels, config)
+    listed = ", ".join(f"{place}: {name}" for place, name in enumerate(names))
+    if isinstance(label, str):
+        matches = [place for place, name in enumerate(names) if name.lower() == label.lower()]
+        if not matches:
+            raise InputValueError(f"label={label!r} is no label of this model, which has {listed}")
+        return matches[0]
+    if label is not None:
+        if not 0 <= label < labels:
+            raise InputValueError(f"label={label!r} is no label of this model, which has {listed}")
+        return label
+    if labels == 1:
+        return 0
+    if labels == 2:
+        return 0 if NOT_RELEVANT.match(names[1]) and not NOT_RELEVANT.match(names[0]) else 1
+    raise UnsupportedModelError(
+        f"The model gives {labels} scores for a pair ({listed}) and none of them is 'relevance'.\n"
+        f"Say which one to rank by: label={names[-1]!r} or label={labels - 1}"
+    )
+
+
+def label_names(labels: int, config: Mapping[str, Any]) -> list[str]:
+    """L names from the config's id2label, ``LABEL_0``... where it has none."""
+    id2label = {str(key): str(name) for key, name in (config.get("id2label") or {}).items()}
+    return [id2label.get(str(place), f"LABEL_{place}") for place in range(labels)]
+
+
+def relevance_logits(logits: NDArray[np.floating[Any]], label: int) -> Floats:
+    """One number per pair whose sigmoid is the label's probability.
+
+    Args:
+        logits: (B, L). One label is a logit already. Of two or more, the label's log-odds under their softmax is
+            taken: for two labels that is z1 - z0.
+        label: The column that means 'relevant'.
+
+    Returns:
+        (B,)
+    """
+    columns: Floats = logits.astype(np.float64)
+    if columns.shape[1] == 1:
+        return columns[:, 0]
+    rest: Floats = np.logaddexp.reduce(np.delete(columns, label, axis=1), axis=1)
+    return columns[:, label] - rest
+
+
+def check_finite(logits: Floats) -> None:
+    """Raises ScoreError that names the first pairs without a score."""
+    broken = np.flatnonzero(~np.isfinite(logits))
+    if len(broken):
+        listed = ", ".join(map(str, broken[:5])) + (", ..." if len(broken) > 5 else "")
+        raise ScoreError(
+            f"The model gave {logits[broken[0]]} instead of a score for {len(broken)} of {len(logits)} documents: "
+            f"index {listed}. No ranking was made: look at those texts, or use another file of the model (fp32)."
+        )
+
+
+def best_first(logits: Floats, scores: Floats, *, top_n: int | None, score_threshold: float | None) -> list[int]:
+    """Indices of the kept documents, best first; equal logits keep their input order.
+
+    Args:
+        logits: (N,) what the order is decided on, so that saturated sigmoids don't tie.
+        scores: (N,) what `score_threshold` is compared with (>=), before `top_n`.
+        top_n: Most documents kept; None for all.
+        score_threshold: The lowest score that is kept; None for any.
+    """
+    order = np.argsort(-logits, kind="stable")
+    if score_threshold is not None:
+        order = order[scores[order] >= score_threshold]
+    return [int(index) for index in order[:top_n]]
+
+
+def aggregate_windows(logits: Floats, owners: NDArray[np.intp], count: int, how: str) -> Floats:
+    """One logit per document from the logits of its windows.
+
+    Args:
+        logits: (M,) of all windows.
+        owners: (M,) the document each window belongs to; each document owns at least one.
+        count: N documents.
+        how: ``"max"`` or ``"mean"``; with one window per document both give its logit.
+
+    Returns:
+        (N,)
+    """
+    if how == "mean":
+        sums, counts = np.zeros(count), np.zeros(count)
+        np.add.at(sums, owners, logits)
+        np.add.at(counts, owners, 1.0)
+        return sums / counts
+    highest = np.full(count, -np.inf)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN here and is reported by check_finite
+        np.maximum.at(highest, owners, logits)
+    return highest

@@ -1,0 +1,442 @@
+"""Pairs of texts to arrays of token ids: the only file that knows the tokenizers library.
+
+Queries and documents are tokenized apart and joined here, by the tokenizer's own pair template, which is what the
+library does inside too. So each text is tokenized once however many pairs it is in, truncation and padding are plain
+arithmetic on arrays, and the tokenizer is never changed after it was loaded: any number of threads may use it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
+from onnx_rerank_integrations.core.types import Pair
+
+logger = logging.getLogger(__name__)
+
+Truncation = Literal["longest_first", "only_second"]
+SpecialTokensInText = Literal["special", "text"]
+LongDocuments = Literal["truncate", "max", "mean", "first"]
+
+QUERY_SHARE = 0.5
+"""With ``truncation="only_second"`` and with windows, the part of the room for text that a query may fill."""
+
+WINDOW_OVERLAP = 0.25
+"""Windows of a long document share this part of their document tokens with the one before."""
+
+CLIP_CHARACTERS_PER_TOKEN = 16
+"""A first guess of how many characters fill a token at most; English prose has about 4.5."""
+
+CLIP_MARGIN_TOKENS = 64
+"""Tokens that a clipped text must give beyond those that are used, so that the cut can't have changed them."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedPair:
+    """The tokens of one pair, as long as they are: nothing is padded yet.
+
+    Attributes:
+        pair: The pair's place in the sequence that was encoded. Windows of one document share it.
+        ids: (length,) int32.
+        type_ids: (length,) int8, 0 for the query's part and 1 for the document's where the template says so.
+        truncated: Whether tokens of the query or the document were left out.
+    """
+
+    pair: int
+    ids: NDArray[np.int32]
+    type_ids: NDArray[np.int8]
+    truncated: bool
+
+    @property
+    def length(self) -> int:
+        return len(self.ids)
+
+
+class SupportsEncode(Protocol):
+    """What the encoder needs from a tokenizer of pairs."""
+
+    max_length: int
+    pad_id: int
+    padding_side: Literal["left", "right"]
+    largest_id: int
+
+    def encode(self, pairs: Sequence[Pair]) -> list[EncodedPair]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Special tokens that stand at a fixed place of every pair."""
+
+    ids: NDArray[np.int32]
+    type_ids: NDArray[np.int8]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A tokenizer's pair template: before, query, between, document, after."""
+
+    before: Segment
+    query_type: int
+    between: Segment
+    document_type: int
+    after: Segment
+
+    @property
+    def special_tokens(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+    def join(self, query: NDArray[np.int32], document: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
+        """Ids and token types of one pair, each (length,)."""
+        ids = np.concatenate((self.before.ids, query, self.between.ids, document, self.after.ids))
+        type_ids = np.concatenate(
+            (
+                self.before.type_ids,
+                np.full(len(query), self.query_type, dtype=np.int8),
+                self.between.type_ids,
+                np.full(len(document), self.document_type, dtype=np.int8),
+                self.after.type_ids,
+            )
+        )
+        return ids, type_ids
+
+
+class PairTokenizer:
+    """Tokenizes (query, document) pairs as the model was trained to see them.
+
+    Args:
+        path: tokenizer.json.
+        max_length: Tokens of the longest encoded pair, special tokens included.
+        truncation: ``"longest_first"`` takes tokens from the longer of the two, as sentence-transformers and FastEmbed
+            do. ``"only_second"`` takes them from the document; a query that fills more than `QUERY_SHARE` of the room
+            is cut to that share first.
+        truncation_side: Which end of a text is cut off.
+        padding_side: Which end of a row is padded.
+        pad_token: Its id fills the rows up; the attention mask hides it.
+        special_tokens_in_text: ``"special"`` reads ``[SEP]`` and the like inside a text as control tokens, as the
+            reference implementations do; ``"text"`` reads them as the characters they are.
+        long_documents: ``"truncate"`` gives one encoded pair per pair. ``"max"``, ``"mean"`` and ``"first"`` cut a
+            document that is too long into overlapping windows, each beside the whole query.
+
+    Raises:
+        InvalidModelError: tokenizer.json can't be read.
+        InputValueError: `max_length` leaves no room for a text beside the special tokens.
+        UnsupportedModelError: The tokenizer joins pairs in a way that isn't query, then document.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_length: int,
+        truncation: Truncation = "longest_first",
+        truncation_side: Literal["left", "right"] = "right",
+        padding_side: Literal["left", "right"] = "right",
+        pad_token: str | None = None,
+        special_tokens_in_text: SpecialTokensInText = "special",
+        long_documents: LongDocuments = "truncate",
+    ) -> None:
+        self._tokenizer = load_tokenizer(path, special_tokens_in_text)
+        self._template = pair_template(self._tokenizer, path)
+        self.max_length = max_length
+        self.padding_side: Literal["left", "right"] = padding_side
+        self.pad_id = pad_id(self._tokenizer, pad_token)
+        self.largest_id = largest_id(self._tokenizer)
+        self._control_tokens = control_tokens(self._tokenizer) if special_tokens_in_text == "text" else {}
+        self._room = max_length - self._template.special_tokens
+        if self._room < 2:
+            special_tokens = self._template.special_tokens
+            raise InputValueError(
+                f"max_length={max_length} leaves no room for a query and a document beside the {special_tokens} "
+                f"special tokens of this model: use {special_tokens + 2} or more"
+            )
+        self._truncation: Truncation = truncation
+        self._truncation_side = truncation_side
+        self._long_documents: LongDocuments = long_documents
+
+    def encode(self, pairs: Sequence[Pair]) -> list[EncodedPair]:
+        """Encodes N pairs, in order; a document in windows gives several with the same ``pair``."""
+        queries = self._encode_texts(dict.fromkeys(query for query, _ in pairs), clip=True)
+        whole_documents = self._long_documents in ("max", "mean")
+        documents = self._encode_texts(dict.fromkeys(document for _, document in pairs), clip=not whole_documents)
+        fit = self._truncate if self._long_documents == "truncate" else self._windows
+        return [
+            encoded
+            for index, (query, document) in enumerate(pairs)
+            for encoded in fit(index, queries[query], documents[document])
+        ]
+
+    def _truncate(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
+        query_length, document_length = fit_lengths(len(query), len(document), self._room, self._truncation)
+        truncated = query_length < len(query) or document_length < len(document)
+        yield self._join(pair, self._cut(query, query_length), self._cut(document, document_length), truncated)
+
+    def _windows(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
+        query_length, window = fit_lengths(len(query), len(document), self._room, "only_second")
+        cut_query = self._cut(query, query_length)
+        for start in window_starts(len(document), window):
+            part = document[start : start + window]
+            truncated = len(cut_query) < len(query) or (self._long_documents == "first" and window < len(document))
+            yield self._join(pair, cut_query, part, truncated)
+            if self._long_documents == "first":
+                return
+
+    def _join(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], truncated: bool) -> EncodedPair:
+        ids, type_ids = self._template.join(query, document)
+        if len(ids) == 0:  # two empty texts and no special tokens: a model can't run on nothing
+            ids, type_ids = np.array([self.pad_id], dtype=np.int32), np.zeros(1, dtype=np.int8)
+        return EncodedPair(pair, ids, type_ids, truncated)
+
+    def _cut(self, ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+        return ids[len(ids) - length :] if self._truncation_side == "left" else ids[:length]
+
+    def _encode_texts(self, texts: Iterable[str], *, clip: bool) -> dict[str, NDArray[np.int32]]:
+        """Token ids of each text, without special tokens; at least as many as can be used."""
+        ordered = list(texts)
+        cleaned = [clean(text) for text in ordered]
+        clip = clip and self._truncation_side == "right"
+        encode = partial(encode_clipped, needed=self._room) if clip else encode_whole
+        ids = encode(self._tokenizer, cleaned)
+        if self._control_tokens:
+            forged = [i for i, found in enumerate(ids) if np.isin(found, list(self._control_tokens)).any()]
+            spelled_out = [self._spell_out(cleaned[i]) for i in forged]
+            for i, found in zip(forged, encode(self._tokenizer, spelled_out), strict=True):
+                ids[i] = found
+        return dict(zip(ordered, ids, strict=True))
+
+    def _spell_out(self, text: str) -> str:
+        """The text with a space inside each control token's name.
+
+        ``encode_special_tokens`` isn't enough where the vocabulary itself holds the name as a word (Unigram models do),
+        also as what the normalizer makes of look-alike characters.
+        """
+        normalizer = self._tokenizer.normalizer
+        text = normalizer.normalize_str(text) if normalizer else text
+        for name in self._control_tokens.values():
+            text = text.replace(name, f"{name[0]} {name[1:]}")
+        return text
+
+
+def encode_whole(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]]:
+    """Token ids of whole texts, without special tokens."""
+    encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+    return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def encode_clipped(tokenizer: Any, texts: Sequence[str], *, needed: int) -> list[NDArray[np.int32]]:
+    """The first `needed` token ids of each text (or more, or all there are), without reading a long text to its end.
+
+    A text is cut at a space far beyond where `needed` tokens should end, and further out for as long as the cut text
+    gives too few: the ids are those of the whole text.
+    """
+    characters = [CLIP_CHARACTERS_PER_TOKEN * needed + 1024] * len(texts)
+    ids: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * len(texts)
+    pending = list(range(len(texts)))
+    while pending:
+        clipped = [clip_at_space(texts[i], characters[i]) for i in pending]
+        short = []
+        for i, text, found in zip(pending, clipped, encode_whole(tokenizer, clipped), strict=True):
+            ids[i] = found
+            if len(text) < len(texts[i]) and len(found) < needed + CLIP_MARGIN_TOKENS:
+                characters[i] *= 8
+                short.append(i)
+        pending = short
+    return ids
+
+
+def clip_at_space(text: str, characters: int) -> str:
+    """The text up to the last space within `characters`, so that no word is cut in two; the whole text if shorter."""
+    if len(text) <= characters:
+        return text
+    space = text.rfind(" ", characters // 2, characters)
+    return text[: space if space > 0 else characters]
+
+
+def clean(text: str) -> str:
+    """The text with each lone surrogate replaced by U+FFFD; the tokenizers library refuses them."""
+    if text.isascii():
+        return text
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text
+
+
+def fit_lengths(query: int, document: int, room: int, truncation: Truncation) -> tuple[int, int]:
+    """How many tokens of a query and of a document are kept, so that their sum is at most `room`.
+
+    ``"longest_first"`` gives the same numbers as the tokenizers library (``truncate_encodings``): the shorter text is
+    kept whole where it takes at most half of the room, otherwise both get half and the second the odd token.
+    """
+    if query + document <= room:
+        return query, document
+    if truncation == "only_second":
+        kept = min(query, int(room * QUERY_SHARE))
+        return kept, min(document, room - kept)
+    half = room // 2
+    if query <= document:
+        return (query, room - query) if query <= half else (half, room - half)
+    return (room - document, document) if document <= half else (room - half, half)
+
+
+def window_starts(length: int, window: int) -> range:
+    """Where windows of `window` tokens begin so that they cover `length` tokens and overlap by `WINDOW_OVERLAP`."""
+    stride = max(1, round(window * (1 - WINDOW_OVERLAP)))
+    return range(0, max(length - window, 0) + stride, stride) if length > window else range(1)
+
+
+def collate(
+    batch: Sequence[EncodedPair],
+    *,
+    pad_id: int,
+    padding_side: Literal["left", "right"] = "right",
+    length: int | None = None,
+) -> dict[str, NDArray[np.int64]]:
+    """Pads B encoded pairs into one array per input that a text classifier may ask for.
+
+    Args:
+        batch: B encoded pairs.
+        pad_id: The token id that fills the rows up.
+        padding_side: Where it is put.
+        length: T; None for the longest pair of the batch.
+
+    Returns:
+        ``input_ids``, ``attention_mask``, ``token_type_ids`` and ``position_ids``, each (B, T) int64.
+    """
+    shape = (len(batch), length or max(encoded.length for encoded in batch))
+    input_ids = np.full(shape, pad_id, dtype=np.int64)
+    attention_mask = np.zeros(shape, dtype=np.int64)
+    token_type_ids = np.zeros(shape, dtype=np.int64)
+    for row, encoded in enumerate(batch):
+        filled = slice(encoded.length) if padding_side == "right" else slice(shape[1] - encoded.length, None)
+        input_ids[row, filled] = encoded.ids
+        attention_mask[row, filled] = 1
+        token_type_ids[row, filled] = encoded.type_ids
+    return {
+        "input_ids": input_ids,
+        "attention_mask": attention_mask,
+        "token_type_ids": token_type_ids,
+        "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1, 0),
+    }
+
+
+def load_tokenizer(path: Path, special_tokens_in_text: SpecialTokensInText = "special") -> Any:
+    """A ``tokenizers.Tokenizer``, set up once: it neither truncates nor pads, whatever its file had stored.
+
+    One text is encoded to see that the file is sound: a damaged one may panic in Rust, as a BaseException.
+    """
+    from tokenizers import Tokenizer
+
+    def load() -> Any:
+        tokenizer = Tokenizer.from_file(str(path))
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        tokenizer.encode_special_tokens = special_tokens_in_text == "text"
+        tokenizer.encode("What is a canary?", "A small bird, é 金丝雀 🐤.")
+        return tokenizer
+
+    return _convert_any_failure(load, path)
+
+
+def _convert_any_failure(load: Callable[[], Any], path: Path) -> Any:
+    try:
+        return load()
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        raise InvalidModelError(
+            f"The tokenizer can't be used: {type(error).__name__}: {error}\n"
+            f"Fetch {path} again, or make it anew with transformers: tokenizer.save_pretrained(folder)"
+        ) from error
+
+
+def pair_template(tokenizer: Any, path: Path) -> Template:
+    """Reads the pair template off one encoded pair: every post-processor of the library adds constants around texts."""
+    query, document = _probe_texts(tokenizer, path)
+    query_ids = tokenizer.encode(query, add_special_tokens=False).ids
+    document_ids = tokenizer.encode(document, add_special_tokens=False).ids
+    encoding = tokenizer.encode(query, document)
+    is_special, ids, type_ids = encoding.special_tokens_mask, encoding.ids, encoding.type_ids
+
+    query_start = _first(is_special, 0, start=0)
+    query_end = query_start + len(query_ids)
+    document_start = _first(is_special, 0, start=query_end)
+    document_end = document_start + len(document_ids)
+    rebuilt = ids[query_start:query_end] == query_ids and ids[document_start:document_end] == document_ids
+    if not rebuilt or not all(is_special[query_end:document_start]) or not all(is_special[document_end:]):
+        raise UnsupportedModelError(
+            "The tokenizer doesn't join pairs as query, then document, with fixed tokens around them "
+            f"({encoding.tokens}).\nUse a tokenizer.json whose pair template is of that form: {path}"
+        )
+
+    def segment(start: int, end: int) -> Segment:
+        return Segment(np.array(ids[start:end], dtype=np.int32), np.array(type_ids[start:end], dtype=np.int8))
+
+    return Template(
+        before=segment(0, query_start),
+        query_type=type_ids[query_start],
+        between=segment(query_end, document_start),
+        document_type=type_ids[document_start],
+        after=segment(document_end, len(ids)),
+    )
+
+
+def _probe_texts(tokenizer: Any, path: Path) -> tuple[str, str]:
+    """Two texts that this vocabulary gives different tokens for."""
+    vocabulary = (tokenizer.id_to_token(token_id) or "" for token_id in range(tokenizer.get_vocab_size()))
+    found: dict[tuple[int, ...], str] = {}
+    for text in chain(("query", "document", "a", "b", "1"), vocabulary):
+        ids = tuple(tokenizer.encode(text, add_special_tokens=False).ids)
+        if ids:
+            found.setdefault(ids, text)
+        if len(found) == 2:
+            first, second = found.values()
+            return first, second
+    raise InvalidModelError(f"The tokenizer gives no tokens for any text.\nCheck the vocabulary in {path}")
+
+
+def _first(values: Sequence[int], wanted: int, *, start: int) -> int:
+    try:
+        return values.index(wanted, start)
+    except ValueError:
+        return len(values)
+
+
+def largest_id(tokenizer: Any) -> int:
+    """The largest token id a text can be given, without building the whole vocabulary in Python."""
+    added = tokenizer.get_added_tokens_decoder()
+    return int(max(tokenizer.get_vocab_size(with_added_tokens=True) - 1, max(added, default=0)))
+
+
+def control_tokens(tokenizer: Any) -> dict[int, str]:
+    """The special tokens that give a pair its structure, id to name: all but the one for unknown words."""
+    special = {id_: token.content for id_, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    unknown = {int(id_) for id_ in tokenizer.encode("\U0010fffd", add_special_tokens=False).ids}
+    return {id_: name for id_, name in special.items() if id_ not in unknown}
+
+
+def pad_id(tokenizer: Any, pad_token: str | None) -> int:
+    """The id that pads: the configured token's, else a usual name's, else 0. The attention mask hides it anyway."""
+    for name in (pad_token, "[PAD]", "<pad>", "<|endoftext|>"):
+        if name is not None and (found := tokenizer.token_to_id(name)) is not None:
+            return int(found)
+    return 0
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raises InputValueError unless `value` is one of the words of a ``Literal``."""
+    words = get_args(choices)
+    if value not in words:
+        raise InputValueError(f"{name}={value!r} is not one of {', '.join(map(repr, words))}")

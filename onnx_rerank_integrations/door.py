@@ -1,0 +1,234 @@
+"""What the two doors share: their options, the encoder behind them, the text that is scored, and bounded async."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, field_serializer, model_validator
+
+from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder, TextCrossEncoderBase
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.scoring import Activation
+from onnx_rerank_integrations.core.session import IdleThreads
+from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
+from onnx_rerank_integrations.core.types import RankedDocument
+
+Result = TypeVar("Result")
+
+RETRIEVAL_SCORE = "retrieval_score"
+"""The metadata key that keeps the first stage's score."""
+
+LOADING_OPTIONS = (
+    "max_length",
+    "truncation",
+    "special_tokens_in_text",
+    "long_documents",
+    "label",
+    "threads",
+    "idle_threads",
+    "providers",
+    "revision",
+    "cache_dir",
+    "local_files_only",
+    "model_file",
+    "expected_sha256",
+)
+"""Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
+
+_loading = threading.Lock()
+
+
+class RerankOptions(BaseModel):
+    """The options of both doors, and the one encoder they lead to.
+
+    A subclass adds what its framework calls; this class never imports one.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
+    )
+
+    model: str | Path | TextCrossEncoderBase = Field(
+        default_factory=registry.default_model,
+        description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
+        "which may be shared.",
+    )
+    top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.")
+    score_threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.",
+    )
+    activation: Activation = Field(
+        default="sigmoid",
+        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
+    )
+    text: Literal["content"] | list[str] | Callable[[Any], str] = Field(
+        default="content",
+        description="What is scored: the document's content; metadata fields by name, joined by newlines ('content' "
+        "among them stands for the content, a missing field for nothing); or a function of the document.",
+    )
+    keep_retrieval_score: bool = Field(
+        default=False, description='Keep the first stage\'s score as metadata["retrieval_score"].'
+    )
+    batch_size: StrictInt | None = Field(
+        default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."
+    )
+    max_concurrency: StrictInt = Field(
+        default=1, ge=1, description="Asynchronous calls that run at once; further ones wait without holding a thread."
+    )
+    lazy_load: bool = Field(default=False, description="Open the model when it is first used, not now.")
+
+    max_length: StrictInt | None = Field(default=None, ge=1, description="Tokens of the longest pair.")
+    truncation: Truncation = "longest_first"
+    special_tokens_in_text: SpecialTokensInText = "special"
+    long_documents: LongDocuments = "truncate"
+    label: StrictInt | str | None = None
+    threads: StrictInt | None = Field(default=None, ge=1, description="Threads of the model; None for all CPUs.")
+    idle_threads: IdleThreads = "sleep"
+    providers: list[str | tuple[str, dict[str, Any]]] | None = Field(
+        default=None, description="onnxruntime's execution providers in order of preference; None for the CPU."
+    )
+    revision: str | None = Field(default=None, description="The hub's branch, tag or commit.")
+    cache_dir: str | Path | None = Field(default=None, description="None for huggingface_hub's own cache.")
+    local_files_only: bool = Field(default=False, description="Never ask the network.")
+    model_file: str | None = Field(default=None, description='"auto", "fp32", "int8" or a path in the repository.')
+    expected_sha256: str | None = None
+
+    _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
+    _worker: Worker | None = PrivateAttr(default=None)
+
+    @model_validator(mode="after")
+    def _a_ready_encoder_takes_no_loading_options(self) -> RerankOptions:
+        if isinstance(self.model, TextCrossEncoderBase):
+            fields = type(self).model_fields
+            changed = [name for name in LOADING_OPTIONS if getattr(self, name) != fields[name].default]
+            if changed:
+                raise ValueError(
+                    f"{', '.join(changed)} can't be combined with a ready encoder as model, which is loaded already: "
+                    "give them to TextCrossEncoder, or give its name as model"
+                )
+        return self
+
+    @field_serializer("model", "cache_dir", when_used="always")
+    def _paths_as_text(self, value: Any) -> Any:
+        if isinstance(value, TextCrossEncoderBase):
+            raise ValueError("model is a live encoder, which can't be serialized: give the model's name or folder")
+        return str(value) if isinstance(value, Path) else value
+
+    @field_serializer("text", when_used="always")
+    def _only_named_texts(self, value: Any) -> Any:
+        if callable(value):
+            raise ValueError('text is a function, which can\'t be serialized: use "content" or metadata fields')
+        return value
+
+    def model_post_init(self, context: Any, /) -> None:
+        super().model_post_init(context)
+        if not self.lazy_load:
+            self.encoder  # noqa: B018 - opens the model
+
+    @property
+    def encoder(self) -> TextCrossEncoderBase:
+        """The encoder behind the options: the given one, or one that is opened once and shared with copies.
+
+        Changing a loading option, by assignment or in a copy, leads to another encoder.
+        """
+        if isinstance(self.model, TextCrossEncoderBase):
+            return self.model
+        options = {name: getattr(self, name) for name in LOADING_OPTIONS}
+        wanted = TextCrossEncoder(self.model, **options, lazy_load=True)
+        with _loading:
+            if self._encoder != wanted:
+                self._encoder = wanted
+            encoder = self._encoder or wanted
+        encoder.load()
+        return encoder
+
+    def _rank(self, query: str, texts: Sequence[str], top_n: int | None) -> list[RankedDocument]:
+        """The kept texts, best first, in the options' scale."""
+        return self.encoder.rank(
+            query,
+            texts,
+            top_n=top_n,
+            score_threshold=self.score_threshold,
+            activation=self.activation,
+            batch_size=self.batch_size,
+        )
+
+    async def _in_thread(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        """Awaits a call in a thread of this object's own, of which `max_concurrency` run at once.
+
+        The event loop's shared pool stays free, and a cancelled await leaves a call that hasn't begun undone.
+        """
+        with _loading:
+            if (
+                self._worker is None
+                or self._worker.threads != self.max_concurrency
+                or self._worker.process != os.getpid()
+            ):
+                self._worker = Worker(self.max_concurrency)
+            worker = self._worker
+        call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(worker.pool, call)
+
+    def __eq__(self, other: object) -> bool:
+        """Equal options of the same class; which encoder happens to be open doesn't count."""
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """The options alone: whoever unpickles opens the model again."""
+        return super().__getstate__() | {"__pydantic_private__": {"_encoder": None, "_worker": None}}
+
+
+class Worker:
+    """A thread pool that copies of a door may share, and that a pickle or deep copy leaves behind."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self.process = os.getpid()
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx-rerank")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Worker:
+        return self
+
+
+def chosen_text(
+    text: Literal["content"] | list[str] | Callable[[Any], str],
+    document: Any,
+    content: str,
+    metadata: Mapping[str, Any],
+    index: int,
+) -> str:
+    """What is scored of one document, by the door's option `text`.
+
+    Raises:
+        InputTypeError: A function gave something else than a str; the message names the document's index.
+    """
+    if text == "content":
+        return content
+    if callable(text):
+        chosen = text(document)
+        if not isinstance(chosen, str):
+            raise InputTypeError(f"the text function gave {type(chosen).__name__} for document {index}, not str")
+        return chosen
+    fields = {**metadata, "content": content}
+    return "\n".join(str(fields[name]) for name in text if fields.get(name) is not None)
+
+
+def check_query(query: object) -> None:
+    if not isinstance(query, str):
+        raise InputTypeError(f"query must be a str, not {type(query).__name__}")
+
+
+def check_top_n(top_n: object) -> None:
+    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
+        raise InputValueError(f"top_n={top_n!r} must be a whole number from 1, or None for all documents")

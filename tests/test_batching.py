@@ -1,0 +1,58 @@
+"""Batches hold pairs of similar length and stay within their budget."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+
+lengths = st.lists(st.integers(1, 600), max_size=200)
+
+
+@given(lengths=lengths, budget=st.integers(1, 4096), batch_size=st.none() | st.integers(1, 32))
+def test_each_pair_is_in_one_batch_within_budget_and_size(
+    lengths: list[int], budget: int, batch_size: int | None
+) -> None:
+    batches = [batch.tolist() for batch in plan(lengths, budget, batch_size)]
+
+    assert sorted(functools.reduce(operator.iadd, batches, [])) == list(range(len(lengths)))
+    for batch in batches:
+        padded = max(lengths[place] for place in batch) * len(batch)
+        assert len(batch) == 1 or padded <= budget
+        assert batch_size is None or len(batch) <= batch_size
+
+
+def test_sorted_batches_hold_hardly_any_padding() -> None:
+    lengths = np.random.default_rng(0).integers(80, 280, 200).tolist()
+    padded = sum(max(lengths[i] for i in batch) * len(batch) for batch in plan(lengths, 512))
+    in_order = sum(max(lengths[i : i + 64]) * len(lengths[i : i + 64]) for i in range(0, 200, 64))
+
+    assert padded / sum(lengths) < 1.03
+    assert in_order / sum(lengths) > 1.4
+
+
+def test_equal_lengths_keep_their_order() -> None:
+    assert [batch.tolist() for batch in plan([5, 5, 5, 5], 10)] == [[0, 1], [2, 3]]
+
+
+def test_wider_models_get_smaller_budgets() -> None:
+    assert [default_token_budget(width) for width in (32, 128, 384, 768, 4096)] == [4096, 2048, 682, 341, 256]
+
+
+def test_windows_read_no_further_than_they_give() -> None:
+    endless = iter(range(10**9))
+
+    assert next(windows(endless, 3)) == [0, 1, 2]
+    assert next(endless) == 3
+
+
+def test_deduplicate_keeps_first_appearances() -> None:
+    unique, inverse = deduplicate(["b", "a", "b", "c", "a"])
+
+    assert unique == ["b", "a", "c"]
+    assert inverse.tolist() == [0, 1, 0, 2, 1]
