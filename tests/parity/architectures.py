@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from torch import nn
 from transformers import (
     BertConfig,
     DebertaV2Config,
@@ -21,6 +22,7 @@ from transformers import (
 )
 
 from tests.parity import vocabulary
+from tests.parity.jina_bert import JinaBertForSequenceClassification
 
 MAX_LENGTH = 64
 """The longest pair every fixture takes, in tokens."""
@@ -36,11 +38,15 @@ class Recipe:
         tokenizer: Trains the tokenizer.
         config: Gives the configuration for that tokenizer; its ``architectures`` names the class in transformers.
         seed: Where the weights' random numbers start.
+        model: Makes the model for that configuration where it isn't in transformers.
+        zeros: Inputs of the graph that the tokenizer doesn't give and the model takes as zeros.
     """
 
     tokenizer: Callable[[], PreTrainedTokenizerBase]
     config: Callable[[PreTrainedTokenizerBase], PreTrainedConfig]
     seed: int = 0
+    model: Callable[[PreTrainedConfig], nn.Module] | None = None
+    zeros: tuple[str, ...] = ()
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -163,6 +169,20 @@ def _gte(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     )
 
 
+def _jina_bert(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    return BertConfig(
+        architectures=["JinaBertForSequenceClassification"],
+        position_embedding_type="alibi",
+        feed_forward_type="geglu",
+        emb_pooler="mean",
+        type_vocab_size=2,
+        max_position_embeddings=8192,
+        num_labels=1,
+        **_vocabulary(tokenizer),
+        **TINY,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
     "bert": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=_bert_for_ranking),
     # RoBERTa's length has to be read from config.json, XLM-R's from tokenizer_config.json.
@@ -175,4 +195,11 @@ RECIPES: dict[str, Recipe] = {
     "deberta-v2": Recipe(tokenizer=lambda: vocabulary.deberta_v3(vocabulary.UNLIMITED), config=_deberta_v3),
     "modernbert": Recipe(tokenizer=lambda: vocabulary.modernbert(MAX_LENGTH), config=_modernbert),
     "gte": Recipe(tokenizer=lambda: vocabulary.xlm_roberta(MAX_LENGTH), config=_gte),
+    "jina-bert": Recipe(
+        # RoBERTa's template, so no token types, though the graph takes them.
+        tokenizer=lambda: vocabulary.roberta(8192),
+        config=_jina_bert,
+        model=JinaBertForSequenceClassification,
+        zeros=("token_type_ids",),
+    ),
 }

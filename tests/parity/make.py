@@ -36,8 +36,9 @@ def build(name: str) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     """
     tokenizer = AutoTokenizer.from_pretrained(folder(name))
     config = AutoConfig.from_pretrained(folder(name), attn_implementation="eager")
-    model = getattr(transformers, config.architectures[0])(config)
-    _fill(model, RECIPES[name].seed)
+    recipe = RECIPES[name]
+    model = recipe.model(config) if recipe.model else getattr(transformers, config.architectures[0])(config)
+    _fill(model, recipe.seed)
     return model.eval(), tokenizer
 
 
@@ -102,7 +103,7 @@ class _Logits(torch.nn.Module):
 def export(name: str, path: Path) -> None:
     """Writes the ONNX graph: batch and sequence dynamic, as inputs what the tokenizer gives and the model uses."""
     model, tokenizer = build(name)
-    example = encode(tokenizer, PAIRS[:2], MAX_LENGTH)
+    example = _graph_inputs(name, encode(tokenizer, PAIRS[:2], MAX_LENGTH))
     inputs = list(example)
     axes = {key: {0: "batch_size", 1: "sequence_length"} for key in inputs} | {"logits": {0: "batch_size"}}
     with warnings.catch_warnings():
@@ -119,6 +120,10 @@ def export(name: str, path: Path) -> None:
             dynamo=False,
         )
     _shorten_names(path)
+
+
+def _graph_inputs(name: str, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return encoded | {key: torch.zeros_like(encoded["input_ids"]) for key in RECIPES[name].zeros}
 
 
 def _shorten_names(path: Path) -> None:
@@ -139,7 +144,8 @@ def _shorten_names(path: Path) -> None:
 def verify(name: str, expected: list[list[float]]) -> float:
     """Gives the largest difference between the graph on one padded batch and PyTorch on single pairs."""
     tokenizer = AutoTokenizer.from_pretrained(folder(name))
-    feed = {key: value.numpy() for key, value in encode(tokenizer, PAIRS, MAX_LENGTH).items()}
+    batch = _graph_inputs(name, encode(tokenizer, PAIRS, MAX_LENGTH))
+    feed = {key: value.numpy() for key, value in batch.items()}
     graph = session(name)
     (logits,) = graph.run(["logits"], {tensor.name: feed[tensor.name] for tensor in graph.get_inputs()})
     return float(np.abs(logits - np.array(expected)).max())
