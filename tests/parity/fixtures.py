@@ -24,7 +24,7 @@ def folder(name: str) -> Path:
 
 
 def scores(name: str) -> dict[str, Any]:
-    """Reads scores.json: the pairs, ``logits`` with one row of labels per pair, ``max_length``, and how they were made."""
+    """Reads scores.json: the pairs, ``logits`` with a row of labels for each, ``max_length``, how they were made."""
     return json.loads((folder(name) / "scores.json").read_text(encoding="utf-8"))
 
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
 from tokenizers.models import BPE, Unigram, WordPiece
 from transformers import (
     BertTokenizer,
+    DebertaV2Tokenizer,
+    DistilBertTokenizer,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
     RobertaTokenizer,
     XLMRobertaTokenizer,
 )
@@ -26,12 +29,12 @@ UNLIMITED = int(1e30)
 
 def bert(max_length: int) -> PreTrainedTokenizerBase:
     """WordPiece, lower case, ``[CLS] query [SEP] document [SEP]`` with token types 0 and 1."""
-    learner = Tokenizer(WordPiece(unk_token="[UNK]"))
-    learner.normalizer = normalizers.BertNormalizer()
-    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    special_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    trainer = trainers.WordPieceTrainer(vocab_size=360, special_tokens=special_tokens, show_progress=False)
-    return BertTokenizer(vocab=_learn(learner, trainer)["vocab"], model_max_length=max_length)
+    return BertTokenizer(vocab=_word_pieces(), model_max_length=max_length)
+
+
+def distilbert(max_length: int) -> PreTrainedTokenizerBase:
+    """BERT's, but the model takes no token types."""
+    return DistilBertTokenizer(vocab=_word_pieces(), model_max_length=max_length)
 
 
 def roberta(max_length: int) -> PreTrainedTokenizerBase:
@@ -47,17 +50,68 @@ def xlm_roberta(max_length: int) -> PreTrainedTokenizerBase:
 
     The original's normalizer is SentencePiece's nmt_nfkc table; alone it is larger than a fixture may be, and left out.
     """
-    learner = Tokenizer(Unigram())
-    learner.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    pieces = _unigram(
+        ["<s>", "<pad>", "</s>", "<unk>"],
+        unknown="<unk>",
+        before=pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace()]),
     )
-    special_tokens = ["<s>", "<pad>", "</s>", "<unk>"]
-    trainer = trainers.UnigramTrainer(
-        vocab_size=320, special_tokens=special_tokens, unk_token="<unk>", show_progress=False
-    )
-    vocabulary = [(piece, score) for piece, score in _learn(learner, trainer)["vocab"]] + [("<mask>", 0.0)]
     mask = AddedToken("<mask>", lstrip=True, special=True)
-    return XLMRobertaTokenizer(vocab=vocabulary, mask_token=mask, model_max_length=max_length)
+    return XLMRobertaTokenizer(vocab=[*pieces, ("<mask>", 0.0)], mask_token=mask, model_max_length=max_length)
+
+
+def deberta_v3(max_length: int) -> PreTrainedTokenizerBase:
+    """Unigram as DeBERTa-v3 has it: ``[CLS] query [SEP] document [SEP]``, spaces within the text kept as pieces."""
+    pieces = _unigram(["[PAD]", "[CLS]", "[SEP]", "[UNK]"], unknown="[UNK]", before=pre_tokenizers.Metaspace())
+    return DebertaV2Tokenizer(
+        vocab=[*pieces, ("[MASK]", 0.0)], bos_token="[CLS]", eos_token="[SEP]", model_max_length=max_length
+    )
+
+
+def modernbert(max_length: int) -> PreTrainedTokenizerBase:
+    """Byte-level BPE with BERT's template, no token types; runs of spaces are tokens of their own, as in ModernBERT."""
+    learned = _byte_level_bpe([], vocab_size=390)
+    tokenizer = Tokenizer(BPE(vocab=learned["vocab"], merges=learned["merges"]))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_tokens([AddedToken(" " * width, normalized=True) for width in (4, 3, 2)])
+    special_tokens = ["[UNK]", "[CLS]", "[SEP]", "[PAD]"]
+    tokenizer.add_special_tokens([*special_tokens, AddedToken("[MASK]", lstrip=True, special=True)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+        mask_token=AddedToken("[MASK]", lstrip=True, special=True),
+        model_input_names=["input_ids", "attention_mask"],
+        model_max_length=max_length,
+    )
+
+
+def _word_pieces() -> dict[str, int]:
+    learner = Tokenizer(WordPiece(unk_token="[UNK]"))
+    learner.normalizer = normalizers.BertNormalizer()
+    learner.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special_tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(vocab_size=360, special_tokens=special_tokens, show_progress=False)
+    return _learn(learner, trainer)["vocab"]
+
+
+def _unigram(
+    special_tokens: list[str], *, unknown: str, before: pre_tokenizers.PreTokenizer
+) -> list[tuple[str, float]]:
+    learner = Tokenizer(Unigram())
+    learner.pre_tokenizer = before
+    trainer = trainers.UnigramTrainer(
+        vocab_size=320, special_tokens=special_tokens, unk_token=unknown, show_progress=False
+    )
+    return [(piece, score) for piece, score in _learn(learner, trainer)["vocab"]]
 
 
 def _byte_level_bpe(special_tokens: list[str], *, vocab_size: int) -> dict[str, Any]:
