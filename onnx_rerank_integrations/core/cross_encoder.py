@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
+from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
 from onnx_rerank_integrations.core.scoring import (
     Activation,
     Floats,
@@ -30,6 +32,7 @@ from onnx_rerank_integrations.core.scoring import (
     aggregate_windows,
     best_first,
     check_finite,
+    next_word_logits,
     relevance_logits,
     relevant_label,
 )
@@ -48,6 +51,9 @@ from onnx_rerank_integrations.core.types import ModelFiles, Pair, RankedDocument
 logger = logging.getLogger(__name__)
 
 FALLBACK_MAX_LENGTH = 512
+LARGEST_DEFAULT_LENGTH = 8192
+"""Some language models state 131,072 tokens; one such row would take all memory before the user asked for it."""
+
 LARGEST_BELIEVABLE_LENGTH = 10**6
 """transformers writes model_max_length = 1e30 for 'not known'."""
 
@@ -196,6 +202,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         truncation: ``"longest_first"`` or ``"only_second"``.
         special_tokens_in_text: ``"special"`` or ``"text"``.
         long_documents: ``"truncate"``, ``"max"``, ``"mean"`` or ``"first"``.
+        instruction: What a language model is told to look for; None for its family's own.
         label: The label that means 'relevant'; None to take it from the config.
         activation: The default of the methods' `activation`.
         token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
@@ -212,6 +219,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         truncation: Truncation = "longest_first",
         special_tokens_in_text: SpecialTokensInText = "special",
         long_documents: LongDocuments = "truncate",
+        instruction: str | None = None,
         label: int | str | None = None,
         activation: Activation = "identity",
         token_budget: int | None = None,
@@ -219,19 +227,35 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self.files = files
         self.activation = activation
         self._long_documents = long_documents
-        self._session = InferenceSession(files.onnx, providers=providers, threads=threads, idle_threads=idle_threads)
+        causal = is_causal(files.config)
+        prompt = prompt_for(files.config, instruction)
+        self._session = InferenceSession(
+            files.onnx,
+            providers=providers,
+            threads=threads,
+            idle_threads=idle_threads,
+            output_rank=3 if causal else 2,
+        )
         self._tokenizer = PairTokenizer(
             files.tokenizer,
             max_length=chosen_max_length(max_length, files, self._session.fixed_length),
             truncation=truncation,
             truncation_side=files.tokenizer_config.get("truncation_side") or "right",
-            padding_side=files.tokenizer_config.get("padding_side") or "right",
+            padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
             pad_token=token_text(files.tokenizer_config.get("pad_token")),
             special_tokens_in_text=special_tokens_in_text,
             long_documents=long_documents,
+            prompt=prompt,
+            instruction=instruction,
         )
         self._token_budget = token_budget or default_token_budget(hidden_size(files.config))
-        self._label = relevant_label(self._try_out(), label, files.config)
+        output = self._try_out()
+        self._read: Callable[[NDArray[Any]], Floats]
+        if causal and prompt:
+            positive, negative = map(self._tokenizer.token_id, (prompt.positive, prompt.negative))
+            self._read = partial(next_word_logits, positive=positive, negative=negative)
+        else:
+            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], label, files.config))
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -259,7 +283,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         return aggregate_windows(logits, owners, len(pairs), self._long_documents)
 
     def _batch_logits(self, batch: Sequence[EncodedPair]) -> Floats:
-        return relevance_logits(self._session.run(self._collate(batch)), self._label)
+        return self._read(self._session.run(self._collate(batch)))
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
         tokenizer = self._tokenizer
@@ -277,12 +301,11 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             flags += [index in cut for index in range(len(window))]
         return flags
 
-    def _try_out(self) -> int:
-        """Runs one real pair and the tokenizer's largest id, so that a misfit shows at load; gives the labels L."""
-        (canary,) = self._tokenizer.encode([("a canary", "sings")])[:1]
-        labels = int(self._session.run(self._collate([canary])).shape[1])
+    def _try_out(self) -> NDArray[Any]:
+        """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
+        inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
+        output = self._session.run(inputs)
         largest = self._tokenizer.largest_id
-        inputs = self._collate([canary])
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
         try:
             self._session.run(inputs)
@@ -291,7 +314,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 f"The tokenizer gives ids up to {largest}, and the graph of {self.files.name} fails on that one: its "
                 f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
             ) from error
-        return labels
+        return output
 
 
 class TextCrossEncoder(TextCrossEncoderBase):
@@ -325,6 +348,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
             reference implementations do; ``"text"`` as plain characters, so that a document can't forge structure.
         long_documents: ``"truncate"``, or the ``"max"``, ``"mean"`` or ``"first"`` of the logits of overlapping
             windows over the document's tokens.
+        instruction: For rerankers that are language models (Qwen3-Reranker, mxbai-rerank-v2), what they are told to
+            look for; None for the default of the model's family.
         label: For models of three or more labels, the one to rank by, as its name or its place.
         activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
             asks for, as sentence-transformers would.
@@ -353,6 +378,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         truncation: Truncation = "longest_first",
         special_tokens_in_text: SpecialTokensInText = "special",
         long_documents: LongDocuments = "truncate",
+        instruction: str | None = None,
         label: int | str | None = None,
         activation: Activation = "identity",
         idle_threads: IdleThreads = "sleep",
@@ -390,6 +416,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
             truncation=truncation,
             special_tokens_in_text=special_tokens_in_text,
             long_documents=long_documents,
+            instruction=instruction,
             label=label,
             activation=activation,
         )
@@ -561,7 +588,7 @@ def chosen_max_length(asked: int | None, files: ModelFiles, fixed_length: int | 
     if asked is None:
         stated = [files.tokenizer_config.get("model_max_length"), files.tokenizer_config.get("max_length")]
         believable = [int(value) for value in stated if value and 0 < value < LARGEST_BELIEVABLE_LENGTH]
-        return min([*believable, *limits], default=FALLBACK_MAX_LENGTH)
+        return min([*believable, *limits, LARGEST_DEFAULT_LENGTH]) if believable or limits else FALLBACK_MAX_LENGTH
     if limits and asked > min(limits):
         raise InputValueError(f"max_length={asked} is more than the {min(limits)} positions that {files.name} has")
     return asked

@@ -116,6 +116,21 @@ def relevance_logits(logits: NDArray[np.floating[Any]], label: int) -> Floats:
     return columns[:, label] - rest
 
 
+def next_word_logits(logits: NDArray[np.floating[Any]], positive: int, negative: int) -> Floats:
+    """How much rather a language model would go on with one word than with another; the sigmoid is that preference.
+
+    Args:
+        logits: (B, T, V), of rows that are padded on the left, so that the last position is each prompt's end.
+        positive: The id of the word that means 'relevant'.
+        negative: The id of the word that means 'not relevant'.
+
+    Returns:
+        (B,)
+    """
+    last = logits[:, -1, [positive, negative]].astype(np.float64)
+    return np.asarray(last[:, 0] - last[:, 1])
+
+
 def check_finite(logits: Floats) -> None:
     """Raises ScoreError that names the first pairs without a score."""
     broken = np.flatnonzero(~np.isfinite(logits))

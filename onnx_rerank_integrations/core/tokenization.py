@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
+from onnx_rerank_integrations.core.prompts import Prompt
 from onnx_rerank_integrations.core.types import Pair
 
 logger = logging.getLogger(__name__)
@@ -59,17 +60,6 @@ class EncodedPair:
     @property
     def length(self) -> int:
         return len(self.ids)
-
-
-class SupportsEncode(Protocol):
-    """What the encoder needs from a tokenizer of pairs."""
-
-    max_length: int
-    pad_id: int
-    padding_side: Literal["left", "right"]
-    largest_id: int
-
-    def encode(self, pairs: Sequence[Pair]) -> list[EncodedPair]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +118,9 @@ class PairTokenizer:
             reference implementations do; ``"text"`` reads them as the characters they are.
         long_documents: ``"truncate"`` gives one encoded pair per pair. ``"max"``, ``"mean"`` and ``"first"`` cut a
             document that is too long into overlapping windows, each beside the whole query.
+        prompt: For a language model, the prompt that takes the place of the tokenizer's pair template. Only the
+            document, and a query beyond `QUERY_SHARE`, are truncated in it.
+        instruction: Fills the prompt's place for one; None for the prompt's own.
 
     Raises:
         InvalidModelError: tokenizer.json can't be read.
@@ -146,9 +139,13 @@ class PairTokenizer:
         pad_token: str | None = None,
         special_tokens_in_text: SpecialTokensInText = "special",
         long_documents: LongDocuments = "truncate",
+        prompt: Prompt | None = None,
+        instruction: str | None = None,
     ) -> None:
-        self._tokenizer = load_tokenizer(path, special_tokens_in_text)
-        self._template = pair_template(self._tokenizer, path)
+        control = load_tokenizer(path)
+        self._tokenizer = load_tokenizer(path, "text") if special_tokens_in_text == "text" else control
+        self._wording = wording(control, prompt, instruction)
+        self._template = self._wording.template or pair_template(control, path)
         self.max_length = max_length
         self.padding_side: Literal["left", "right"] = padding_side
         self.pad_id = pad_id(self._tokenizer, pad_token)
@@ -161,15 +158,17 @@ class PairTokenizer:
                 f"max_length={max_length} leaves no room for a query and a document beside the {special_tokens} "
                 f"special tokens of this model: use {special_tokens + 2} or more"
             )
-        self._truncation: Truncation = truncation
+        self._truncation: Truncation = "only_second" if prompt else truncation
         self._truncation_side = truncation_side
         self._long_documents: LongDocuments = long_documents
 
     def encode(self, pairs: Sequence[Pair]) -> list[EncodedPair]:
         """Encodes N pairs, in order; a document in windows gives several with the same ``pair``."""
-        queries = self._encode_texts(dict.fromkeys(query for query, _ in pairs), clip=True)
         whole_documents = self._long_documents in ("max", "mean")
-        documents = self._encode_texts(dict.fromkeys(document for _, document in pairs), clip=not whole_documents)
+        queries = self._encode_texts((query for query, _ in pairs), self._wording.query, clip=True)
+        documents = self._encode_texts(
+            (document for _, document in pairs), self._wording.document, clip=not whole_documents
+        )
         fit = self._truncate if self._long_documents == "truncate" else self._windows
         return [
             encoded
@@ -180,11 +179,11 @@ class PairTokenizer:
     def _truncate(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
         query_length, document_length = fit_lengths(len(query), len(document), self._room, self._truncation)
         truncated = query_length < len(query) or document_length < len(document)
-        yield self._join(pair, self._cut(query, query_length), self._cut(document, document_length), truncated)
+        yield self._join(pair, self._cut_query(query, query_length), self._cut(document, document_length), truncated)
 
     def _windows(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
         query_length, window = fit_lengths(len(query), len(document), self._room, "only_second")
-        cut_query = self._cut(query, query_length)
+        cut_query = self._cut_query(query, query_length)
         for start in window_starts(len(document), window):
             part = document[start : start + window]
             truncated = len(cut_query) < len(query) or (self._long_documents == "first" and window < len(document))
@@ -201,10 +200,32 @@ class PairTokenizer:
     def _cut(self, ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
         return ids[len(ids) - length :] if self._truncation_side == "left" else ids[:length]
 
-    def _encode_texts(self, texts: Iterable[str], *, clip: bool) -> dict[str, NDArray[np.int32]]:
-        """Token ids of each text, without special tokens; at least as many as can be used."""
-        ordered = list(texts)
-        cleaned = [clean(text) for text in ordered]
+    def token_id(self, word: str) -> int:
+        """The id of a word that is one token.
+
+        Raises:
+            UnsupportedModelError: The vocabulary lacks it.
+        """
+        found = self._tokenizer.token_to_id(word)
+        if found is None:
+            raise UnsupportedModelError(
+                f"The tokenizer has no token {word!r}, which this model's scores are read from.\n"
+                "Use the tokenizer.json that belongs to the model."
+            )
+        return int(found)
+
+    def _cut_query(self, query: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+        tail = self._wording.query_tail
+        if len(tail) == 0 or length == len(query):
+            return self._cut(query, length)
+        return np.concatenate((query[: max(length - len(tail), 0)], tail))
+
+    def _encode_texts(
+        self, texts: Iterable[str], worded: Callable[[str], str], *, clip: bool
+    ) -> dict[str, NDArray[np.int32]]:
+        """Token ids of each distinct text, without special tokens; at least as many as can be used."""
+        ordered = list(dict.fromkeys(texts))
+        cleaned = [worded(clean(text)) for text in ordered]
         clip = clip and self._truncation_side == "right"
         encode = partial(encode_clipped, needed=self._room) if clip else encode_whole
         ids = encode(self._tokenizer, cleaned)
@@ -226,6 +247,48 @@ class PairTokenizer:
         for name in self._control_tokens.values():
             text = text.replace(name, f"{name[0]} {name[1:]}")
         return text
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a pair is worded: the texts as they are, or within a prompt.
+
+    Attributes:
+        query: The words that a query becomes.
+        document: The words that a document becomes.
+        query_tail: Tokens at the end of each query that stay when it is cut.
+        template: The prompt's fixed parts; None for the tokenizer's own pair template.
+    """
+
+    query: Callable[[str], str] = str
+    document: Callable[[str], str] = str
+    query_tail: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    template: Template | None = None
+
+
+def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None) -> Wording:
+    """The prompt's words around queries and documents; plain texts without a prompt."""
+    if prompt is None:
+        return Wording()
+    asked = instruction or prompt.instruction
+    query = prompt.instructed_query if asked and prompt.instructed_query else prompt.query
+
+    def segment(texts: Iterable[str]) -> Segment:
+        ids = [id_ for part in encode_whole(tokenizer, list(texts)) for id_ in part]
+        return Segment(np.array(ids, dtype=np.int32), np.zeros(len(ids), dtype=np.int8))
+
+    return Wording(
+        query=lambda text: query.format(query=text, instruction=asked) + prompt.query_tail,
+        document=lambda text: prompt.document.format(document=text),
+        query_tail=segment([prompt.query_tail]).ids,
+        template=Template(
+            before=segment(text.format(instruction=asked) for text in prompt.before),
+            query_type=0,
+            between=segment(prompt.between),
+            document_type=0,
+            after=segment(prompt.after),
+        ),
+    )
 
 
 def encode_whole(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]]:

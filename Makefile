@@ -1,0 +1,53 @@
+# `make demo` and `make test` set themselves up: all they need is Python 3.11 or newer, with pip.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types bench notebooks clean
+
+help:  ## Show this list.
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+demo: $(VENV)/demo  ## Rank texts of this repository with the embedded model: no hub, no torch.
+	$(BIN)/onnx-rerank rank --model embedded --top-n 5 "how do I run it without a network?" README.md docs/*.md
+
+test: $(VENV)/test  ## Run the tests.
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test  ## Check style and format.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/test  ## Check types.
+	$(BIN)/mypy
+
+bench: $(VENV)/bench  ## Measure against the peers (takes long; see benchmarks/README.md).
+	$(BIN)/python -m benchmarks
+
+notebooks: $(VENV)/test  ## Execute the notebooks anew.
+	$(BIN)/python -m pytest notebooks
+
+clean:  ## Remove what the other targets made.
+	rm -rf $(VENV) dist build
+
+# Each stamp is made when its install went through, and again whenever pyproject.toml changes. An environment that is
+# broken or of another Python is made anew.
+$(VENV)/python: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
+	$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/demo: $(VENV)/python
+	$(BIN)/python -m pip install --quiet -e '.[cli]'
+	@touch $@
+
+$(VENV)/test: $(VENV)/python
+	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	@touch $@ $(VENV)/demo
+
+$(VENV)/bench: $(VENV)/python
+	$(BIN)/python -m pip install --quiet -e '.[cli,optimize,openvino]' --group benchmarks
+	@touch $@
