@@ -4,6 +4,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+# An environment that is broken, or that was moved here from elsewhere, is made anew.
+ifeq ($(shell $(BIN)/python -c 'import pip' 2>/dev/null && grep -sF '$(CURDIR)/$(VENV)' $(VENV)/pyvenv.cfg),)
+$(shell rm -rf $(VENV))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint types bench notebooks clean
 
@@ -32,11 +37,10 @@ notebooks: $(VENV)/test  ## Execute the notebooks anew.
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) dist build
 
-# Each stamp is made when its install went through, and again whenever pyproject.toml changes. An environment that is
-# broken or of another Python is made anew.
+# Each stamp is made when its install went through, and again whenever pyproject.toml changes.
 $(VENV)/python: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else None'
-	$(BIN)/python -c 'import pip' 2>/dev/null || $(PYTHON) -m venv --clear $(VENV)
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it: make PYTHON=python3.11 test" * (sys.version_info < (3, 11)))'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(CURDIR)/$(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@touch $@
 
