@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Pair = tuple[str, str]
 """(query, document)"""
@@ -47,6 +47,7 @@ class ModelDescription:
         languages: ``"en"``, ``"multilingual"``, ...
         max_length: The longest pair the model was made for, in tokens.
         activation: What sentence-transformers applies to its logits by default: ``"identity"`` or ``"sigmoid"``.
+        kind: ``"classifier"`` (logits of a head) or ``"causal"`` (a language model whose next token says yes or no).
     """
 
     model: str
@@ -59,6 +60,7 @@ class ModelDescription:
     languages: str | None = None
     max_length: int | None = None
     activation: str | None = None
+    kind: Literal["classifier", "causal"] = "classifier"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +69,20 @@ class ModelFiles:
 
     Attributes:
         name: The name the user asked for, for messages.
+        folder: Where modules.json and other optional files lie: the folder, or the snapshot in the hub's cache.
         onnx: The graph; external data lies where the graph expects it.
         tokenizer: tokenizer.json.
         config: config.json, ``{}`` where there is none.
         tokenizer_config: tokenizer_config.json, ``{}`` where there is none.
         license: From the registry, None where unknown.
+        commit: The commit on the hub that the files are from, None for a folder.
     """
 
     name: str
+    folder: Path
     onnx: Path
     tokenizer: Path
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
     license: str | None = None
+    commit: str | None = None
