@@ -32,7 +32,7 @@ QUERY_SHARE = 0.5
 """With ``truncation="only_second"`` and with windows, the part of the room for text that a query may fill."""
 
 PROMPT_QUERY_SHARE = 0.75
-"""The same within a prompt, as mxbai-rerank-v2 has it; in Qwen3-Reranker's own code a query may crowd out the document."""
+"""The same within a prompt, as mxbai-rerank-v2 has it; Qwen3-Reranker's own code lets a query push out the document."""
 
 WINDOW_OVERLAP = 0.25
 """Windows of a long document share this part of their document tokens with the one before."""
