@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
@@ -47,6 +48,9 @@ from onnx_rerank_integrations.core.tokenization import (
     collate,
 )
 from onnx_rerank_integrations.core.types import ModelFiles, Pair, RankedDocument
+
+if TYPE_CHECKING:
+    from onnx_rerank_integrations.core.cascade import Cascade
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +210,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: The label that means 'relevant'; None to take it from the config.
         activation: The default of the methods' `activation`.
         token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+        score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
     """
 
     def __init__(
@@ -223,10 +228,16 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         token_budget: int | None = None,
+        score_cache: int | str | Path | None = None,
     ) -> None:
         self.files = files
         self.activation = activation
         self._long_documents = long_documents
+        self._cache = open_cache(score_cache)
+        self._cache_key = b""
+        if self._cache:
+            options = (max_length, truncation, special_tokens_in_text, long_documents, instruction, label, providers)
+            self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
         self._session = InferenceSession(
@@ -267,9 +278,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
         unique, inverse = deduplicate(pairs)
-        with tqdm(total=len(unique), unit="pair", disable=not show_progress) as progress:
-            logits = [self._window_logits(window, batch_size, progress.update) for window in windows(unique)]
-        return np.concatenate(logits)[inverse]
+        compute = partial(self._compute, batch_size=batch_size, show_progress=show_progress)
+        logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
+        return logits[inverse]
+
+    def _compute(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
+        with tqdm(total=len(pairs), unit="pair", disable=not show_progress) as progress:
+            return np.concatenate(
+                [self._window_logits(window, batch_size, progress.update) for window in windows(pairs)]
+            )
 
     def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[float], Any]) -> Floats:
         encoded = self._tokenizer.encode(pairs)
@@ -354,6 +371,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
             asks for, as sentence-transformers would.
         idle_threads: ``"sleep"`` between operators, or ``"spin"`` on a machine that does nothing else.
+        score_cache: Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which
+            processes may share. The key holds the model file's hash and the options. None for no cache.
         lazy_load: Find and open the model when it is first used, not now.
 
     Raises:
@@ -382,6 +401,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         idle_threads: IdleThreads = "sleep",
+        score_cache: int | str | Path | None = None,
         lazy_load: bool = False,
     ) -> None:
         if isinstance(model_name, Path):
@@ -419,6 +439,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
             instruction=instruction,
             label=label,
             activation=activation,
+            score_cache=score_cache,
         )
         self._lazy_load = lazy_load
         self._lock = threading.Lock()
@@ -462,6 +483,25 @@ class TextCrossEncoder(TextCrossEncoderBase):
             InputValueError: The name is taken.
         """
         registry.add_custom_model(model, sources, model_file, description, license, size_in_gb, additional_files)
+
+    @staticmethod
+    def cascade(models: Sequence[str | Path | TextCrossEncoderBase], keep: Sequence[int]) -> Cascade:
+        """Several models in a row: a cheap one prunes, a strong one decides.
+
+        Example:
+            >>> cascade = TextCrossEncoder.cascade(["embedded", "BAAI/bge-reranker-base"], keep=[50, 10])
+            >>> cascade.rank(query, documents)  # embedded ranks all, bge-reranker-base its best 50; gives 10
+
+        Args:
+            models: Names, folders or encoders, from the cheapest to the strongest.
+            keep: How many documents of a query each model keeps; the last model's number may be left out.
+
+        Returns:
+            An encoder like any other, for both doors too.
+        """
+        from onnx_rerank_integrations.core.cascade import Cascade
+
+        return Cascade([TextCrossEncoder(model) if isinstance(model, (str, Path)) else model for model in models], keep)
 
     def load(self) -> OnnxCrossEncoder:
         """Opens the model if it isn't open yet; a race of threads opens it once."""
@@ -550,9 +590,9 @@ def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     return checked
 
 
-def check_top_n(top_n: int | None) -> None:
+def check_top_n(top_n: int | None, name: str = "top_n") -> None:
     if top_n is not None:
-        _check_whole_number("top_n", top_n, "None for all documents")
+        _check_whole_number(name, top_n, "None for all documents")
 
 
 def check_batch_size(batch_size: int | None) -> None:

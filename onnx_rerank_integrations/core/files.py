@@ -1,26 +1,425 @@
+"""A model's name or folder -> its files on this machine.
+
+Only ``.onnx`` files, the external data they name, ``.json`` files and the safetensors of modular heads are looked at or
+fetched: no pickle, no ``.py``, nothing that is run. What the hub needs is in `hub`; a folder needs nothing.
+"""
+
+from __future__ import annotations
+
 import json
-from pathlib import Path
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
 
-from onnx_rerank_integrations.core.types import ModelFiles
+from onnx_rerank_integrations.core import registry, variants
+from onnx_rerank_integrations.core.advice import how_to_mend, how_to_name, near_names
+from onnx_rerank_integrations.core.errors import (
+    InputTypeError,
+    InputValueError,
+    InvalidModelError,
+    ModelError,
+    ModelNotFoundError,
+    UnknownModelError,
+)
+from onnx_rerank_integrations.core.external_data import inner_path, is_accepted, link_side_by_side
+from onnx_rerank_integrations.core.hub import OUR_FOLDER, HubOptions, HubRepository, hash_like, open_repository
+from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
+from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
+
+__all__ = ["describe_broken", "download", "is_cached", "locate"]
+
+_log = logging.getLogger(__name__)
+
+_EMBEDDED_FOLDER = Path(__file__).parent.parent / "models" / "embedded"
+_OPTIONAL_FILES = (
+    "config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+)
+_OTHER_TOKENIZERS = (
+    "tokenizer.model",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "vocab.txt",
+    "vocab.json",
+)
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
-def describe_broken(path):
+def locate(
+    model_name: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+    specific_model_path: str | os.PathLike[str] | None = None,
+    model_file: str | None = None,
+    expected_sha256: str | None = None,
+    show_progress: bool = False,
+) -> ModelFiles:
+    """The files of a model: from a folder, else from the cache, else from the hub.
+
+    Args:
+        model_name: ``"embedded"``, a name of the registry, an existing folder, or a hub id (``org/name``), in this
+            order; ``./org/name`` is always a folder.
+        cache_dir: huggingface_hub's cache; None is where that keeps it.
+        revision: Branch, tag or commit on the hub; None is ``main``.
+        local_files_only: Never touch the network (``HF_HUB_OFFLINE=1`` does the same).
+        specific_model_path: A folder to read instead of the hub; the registry's facts of `model_name` still count.
+        model_file: ``"auto"`` (or None), ``"fp32"``, ``"int8"``, or a path; see `variants.candidates`.
+        expected_sha256: Of the ONNX file (its external data not included), 64 hexadecimal digits. Checked on each call.
+        show_progress: Show the download's progress bars off a terminal too; on one huggingface_hub shows them anyway.
+
+    Raises:
+        UnknownModelError: The name is no supported model, no hub id and no folder.
+        ModelNotFoundError: A file is missing, or can't be fetched.
+        InvalidModelError: A file is broken, or its checksum differs.
+        InputValueError: `model_file` leads out of the model, or an argument is malformed.
+    """
+    options = HubOptions(
+        cache_dir=_path("cache_dir", cache_dir),
+        revision=_checked_revision(revision),
+        offline=local_files_only,
+        show_progress=show_progress,
+    )
+    return _locate(model_name, options, specific_model_path, model_file, expected_sha256)
+
+
+def download(
+    model_name: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    model_file: str | None = None,
+    expected_sha256: str | None = None,
+    show_progress: bool = False,
+    force_download: bool = False,
+) -> ModelFiles:
+    """Brings a model of the hub into the cache, at the commit the revision has now.
+
+    Unlike `locate` it always asks the hub, so a branch that has moved is fetched anew. `force_download` fetches every
+    file again, which mends a corrupted cache. Raises as `locate` does.
+    """
+    options = HubOptions(
+        cache_dir=_path("cache_dir", cache_dir),
+        revision=_checked_revision(revision),
+        refresh=True,
+        force_download=force_download,
+        show_progress=show_progress,
+    )
+    return _locate(model_name, options, None, model_file, expected_sha256)
+
+
+def is_cached(
+    model_name: str | os.PathLike[str],
+    *,
+    cache_dir: str | os.PathLike[str] | None = None,
+    revision: str | None = None,
+    model_file: str | None = None,
+) -> bool:
+    """Whether `locate` would need no network. Looks at names and headers only, nothing is hashed."""
+    options = HubOptions(
+        cache_dir=_path("cache_dir", cache_dir), revision=_checked_revision(revision), offline=True, look_only=True
+    )
+    try:
+        _locate(model_name, options, None, model_file, None)
+    except ModelError:
+        return False
+    return True
+
+
+class _Source(Protocol):
+    """Where a model's files are: a folder, or a repository of the hub at one commit."""
+
+    @property
+    def model(self) -> str:
+        """The name the user asked for."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that file paths are relative to."""
+
+    @property
+    def commit(self) -> str | None:
+        """The commit on the hub, None for a folder."""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The paths of its files, ``/`` between folders."""
+
+    def fetch(self, name: str) -> Path:
+        """The file on this machine, checked as far as its size or hash is known."""
+
+    def side_by_side(self, graph: str, data: list[str]) -> Path:
+        """The graph where onnxruntime finds its external data and accepts it."""
+
+    def settle(self) -> None:
+        """Remembers what was learnt, for the next load."""
+
+
+def _locate(
+    model_name: str | os.PathLike[str],
+    options: HubOptions,
+    specific_model_path: str | os.PathLike[str] | None,
+    model_file: str | None,
+    expected_sha256: str | None,
+) -> ModelFiles:
+    model = str(_path("model_name", model_name)) if not isinstance(model_name, str) else model_name
+    expected_sha256 = _checked_sha256(expected_sha256)
+    description = registry.find(model)
+    preferred = description.model_file if description else None
+    first_choice = variants.candidates(model_file, preferred=preferred)[0]
+    source: _Source
+    folder = _folder_of(model, description, _path("specific_model_path", specific_model_path))
+    if folder is not None:
+        source = _Folder(model, folder)
+    else:
+        repo_id = _hub_id_of(model, description)
+        source = open_repository(model, repo_id, options, lambda cached: _is_complete(cached, first_choice))
+    files = _collect(source, description, model_file)
+    if expected_sha256 is not None:
+        _check_sha256(model, files.onnx, expected_sha256)
+    source.settle()
+    _log.debug("%s: %s, commit %s", model, files.onnx, files.commit)
+    return files
+
+
+def _collect(source: _Source, description: ModelDescription | None, model_file: str | None) -> ModelFiles:
+    """The recipe. Small files go first, so that what is missing shows before a large download."""
+    model, names = source.model, source.names
+    graph = variants.choose(model, names, model_file, preferred=description.model_file if description else None)
+    tokenizer = source.fetch(_tokenizer_name(model, names, graph))
+    _refuse_broken(model, tokenizer)
+    optional = {name: source.fetch(name) for name in _OPTIONAL_FILES if name in names}
+    config = _read_json_object(model, optional.get("config.json"))
+    tokenizer_config = _read_json_object(model, optional.get("tokenizer_config.json"))
+    _fetch_modules(source, optional.get("modules.json"))
+    data = _fetch_graph(source, graph)
+    for name in description.additional_files if description and description.model_file == graph else ():
+        if name in names:
+            source.fetch(name)
+    return ModelFiles(
+        name=model,
+        folder=source.root,
+        onnx=source.side_by_side(graph, data) if data else source.root / graph,
+        tokenizer=tokenizer,
+        config=config,
+        tokenizer_config=tokenizer_config,
+        license=description.license if description else None,
+        commit=source.commit,
+    )
+
+
+def _fetch_graph(source: _Source, graph: str) -> list[str]:
+    """Fetches the graph and the external data it names; gives the latter's paths."""
+    path = source.fetch(graph)
+    _refuse_broken(source.model, path)
+    try:
+        needed = external_data(path)
+    except ValueError as error:
+        raise InvalidModelError(f"{path} isn't a sound ONNX model: {error}.\n{how_to_mend(source.model)}") from error
+    sizes = {inner_path(source.model, graph, location): size for location, size in needed.items()}
+    for name, size in sizes.items():
+        _check_data_size(source.model, source.fetch(name), size)
+    return list(sizes)
+
+
+def _fetch_modules(source: _Source, modules_file: Path | None) -> None:
+    """Fetches the folders of a modular head (sentence-transformers' modules.json): their .json and .safetensors."""
+    if modules_file is None:
+        return
+    modules = _read_json(source.model, modules_file)
+    modules = modules if isinstance(modules, list) else []
+    folders = {module.get("path") for module in modules if isinstance(module, dict)}
+    for name in sorted(source.names):
+        folder, _, file = name.rpartition("/")
+        if folder and folder in folders and file.endswith((".json", ".safetensors")):
+            source.fetch(name)
+
+
+def _is_complete(cached: HubRepository, graph: str) -> bool:
+    """Whether a cache that another tool filled surely holds all that is needed.
+
+    `graph` is the first choice only: a second choice could be wrong where the repository holds the first.
+    """
+    names = cached.names
+    if not {graph, "tokenizer.json", "config.json", "tokenizer_config.json"} <= names:
+        return False
+    try:
+        needed = external_data(cached.root / graph)
+    except (ValueError, OSError):
+        return True  # broken, which is told better when it is opened
+    return all(inner_path(cached.model, graph, location) in names for location in needed)
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """A folder that the user keeps, or a hub snapshot that was named by its path."""
+
+    model: str
+    root: Path
+    commit: str | None = None
+
+    @property
+    def names(self) -> frozenset[str]:
+        patterns = ("*.onnx", "*/*.onnx", "*.json", "*/*.json", "*/*.safetensors", *_OTHER_TOKENIZERS)
+        found = (path for pattern in patterns for path in self.root.glob(pattern))
+        return frozenset(path.relative_to(self.root).as_posix() for path in found)
+
+    def fetch(self, name: str) -> Path:
+        path = self.root / name
+        if not path.is_file():
+            raise ModelNotFoundError(f"{path} is missing.\nTo load {self.model!r}, copy the file to that place.")
+        return path
+
+    def side_by_side(self, graph: str, data: list[str]) -> Path:
+        path = self.root / graph
+        if is_accepted(path, [self.root / name for name in data]):
+            return path
+        storage = self.root.parent.parent
+        if self.root.parent.name == "snapshots" and storage.name.startswith("models--"):
+            return link_side_by_side(self.model, self.root, graph, data, storage / OUR_FOLDER / self.root.name)
+        raise InvalidModelError(
+            f"The external data of {path} is a link that leads out of its folder: {', '.join(data)}. onnxruntime "
+            f"refuses that.\nTo load {self.model!r}, put the data itself beside the graph."
+        )
+
+    def settle(self) -> None:
+        """Nothing to remember."""
+
+
+def _folder_of(model: str, description: ModelDescription | None, specific_model_path: Path | None) -> Path | None:
+    """The folder that a name stands for, None where it stands for something on the hub."""
+    if specific_model_path is not None:
+        folder = specific_model_path.expanduser()
+        if not folder.is_dir():
+            raise ModelNotFoundError(_no_folder(model, folder, "specific_model_path"))
+        return folder
+    if model.lower() == registry.EMBEDDED:
+        if not _EMBEDDED_FOLDER.is_dir():
+            raise ModelNotFoundError(
+                f"The embedded model is missing from this installation: there is no {_EMBEDDED_FOLDER}.\n"
+                "To load 'embedded', install the package again from its wheel."
+            )
+        return _EMBEDDED_FOLDER
+    if description is not None or not model.strip():
+        return None
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise InputValueError(
+            f"{model!r} is a file, and a model is a folder: its tokenizer and configuration are needed too.\n"
+            f"To load {model!r}, give its folder as the model and model_file={path.name!r}."
+        )
+    if _looks_like_a_path(model):
+        raise ModelNotFoundError(_no_folder(model, path, "model_name"))
     return None
 
 
-def locate(model_name, **k):
-    folder = Path(k.get("specific_model_path") or model_name)
+def _looks_like_a_path(model: str) -> bool:
+    return model.startswith((".", "/", "~")) or "\\" in model or model.count("/") > 1 or model.endswith(("/", ".onnx"))
 
-    def j(n):
-        p = folder / n
-        return json.loads(p.read_text()) if p.exists() else {}
 
-    onnx = folder / "model.onnx"
-    return ModelFiles(
-        folder=folder,
-        name=str(model_name),
-        onnx=onnx,
-        tokenizer=folder / "tokenizer.json",
-        config=j("config.json"),
-        tokenizer_config=j("tokenizer_config.json"),
+def _no_folder(model: str, path: Path, argument: str) -> str:
+    return (
+        f"{argument} looks like a path, and there is no folder {path.absolute()}.\n"
+        f"To load {model!r}, give an existing folder with an .onnx file and tokenizer.json, or a hub id (org/name)."
     )
+
+
+def _hub_id_of(model: str, description: ModelDescription | None) -> str:
+    if description is not None:
+        return description.sources["hf"]
+    if _HUB_ID.fullmatch(model):
+        return model
+    raise UnknownModelError(
+        f"{model!r} is no supported model, no hub id (org/name) and no folder here."
+        f"{near_names(model)}\n{how_to_name(model)}"
+    )
+
+
+def _tokenizer_name(model: str, names: frozenset[str], graph: str) -> str:
+    """tokenizer.json in the root, else beside the graph."""
+    for name in ("tokenizer.json", str(PurePosixPath(graph).with_name("tokenizer.json"))):
+        if name in names:
+            return name
+    others = sorted(names & set(_OTHER_TOKENIZERS))
+    found = f"only {', '.join(others)}, which transformers can convert" if others else "and no other tokenizer file"
+    raise ModelNotFoundError(
+        f"{model!r} has no tokenizer.json, {found}.\n"
+        f"To load {model!r}, make a folder of it where transformers is installed: "
+        f"`AutoTokenizer.from_pretrained({model!r}).save_pretrained(FOLDER)`, with the ONNX files beside."
+    )
+
+
+def _check_data_size(model: str, path: Path, needed: int) -> None:
+    size = path.stat().st_size
+    if size < max(needed, 1):
+        raise InvalidModelError(
+            f"{path} is truncated, or isn't the data itself: it has {size} bytes, the graph reads {needed}.\n"
+            f"{how_to_mend(model)}"
+        )
+
+
+def _refuse_broken(model: str, path: Path) -> None:
+    if broken := describe_broken(path, parse_json=False):
+        raise InvalidModelError(f"{path} {broken}.\n{how_to_mend(model)}")
+
+
+def _read_json(model: str, path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise InvalidModelError(f"{path} {describe_broken(path) or error}.\n{how_to_mend(model)}") from error
+
+
+def _read_json_object(model: str, path: Path | None) -> Mapping[str, Any]:
+    if path is None:
+        return {}
+    content = _read_json(model, path)
+    if not isinstance(content, dict):
+        raise InvalidModelError(f"{path} holds a JSON {type(content).__name__}, not an object.\n{how_to_mend(model)}")
+    return content
+
+
+def _check_sha256(model: str, path: Path, expected: str) -> None:
+    found = hash_like(expected, path)
+    if found != expected:
+        raise InvalidModelError(
+            f"{path} has the sha256 {found}, expected_sha256 says {expected}.\n"
+            f"To load {model!r}, pin the revision it was taken from, or correct expected_sha256 if you trust this file."
+        )
+
+
+def _path(argument: str, value: str | os.PathLike[str] | None) -> Path | None:
+    if value is not None and not isinstance(value, str | os.PathLike):
+        raise InputTypeError(f"{argument} must be a str or a path, got {type(value).__name__}")
+    return None if value is None else Path(value)
+
+
+def _checked_sha256(digest: str | None) -> str | None:
+    if digest is None:
+        return None
+    if not isinstance(digest, str) or not _SHA256.fullmatch(digest.lower()):
+        raise InputValueError(f"expected_sha256 must be 64 hexadecimal digits, got {digest!r}")
+    return digest.lower()
+
+
+def _checked_revision(revision: str | None) -> str:
+    if revision is None:
+        return "main"
+    if not isinstance(revision, str):
+        raise InputTypeError(f"revision must be a str or None, got {type(revision).__name__}")
+    if not revision.strip() or revision.startswith("/") or "\\" in revision or ".." in revision:
+        raise InputValueError(f"revision must be a branch, a tag or a commit, got {revision!r}")
+    return revision

@@ -4,7 +4,7 @@ The registry is no gate. Any hub id and any folder with ONNX files works; a row 
 languages) and a better place to fetch from. Unknown facts are None.
 
 Sources of the rows: FastEmbed 0.9.1 ``rerank/cross_encoder/onnx_text_cross_encoder.py`` for its eight models (name,
-source, file, description, licence and size as there); the models' cards, exporters' code and issue threads for the rest.
+source, file, description, licence, size as there); the models' cards, exporters' code and issue threads for the rest.
 """
 
 from __future__ import annotations

@@ -1,0 +1,96 @@
+"""A cheap model prunes, a strong one decides."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+
+from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder
+from onnx_rerank_integrations.core.cascade import Cascade
+from tests.toy import make_toy, toy_score
+
+DOCUMENTS = ["d", "b b b", "z", "c", "a a", "f"]
+"""The cheap model doesn't see token types, and so orders some documents otherwise than the strong one."""
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> TextCrossEncoder:
+    return TextCrossEncoder(make_toy(tmp_path_factory.mktemp("small"), inputs=("input_ids", "attention_mask")))
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> TextCrossEncoder:
+    return TextCrossEncoder(make_toy(tmp_path_factory.mktemp("large")))
+
+
+@pytest.fixture(scope="module")
+def cascade(small: TextCrossEncoder, large: TextCrossEncoder) -> Cascade:
+    return TextCrossEncoder.cascade([small, large], keep=[3, 2])
+
+
+def test_the_last_model_scores_what_the_first_kept(cascade: Cascade, small: TextCrossEncoder) -> None:
+    kept = [one.index for one in small.rank("q", DOCUMENTS, top_n=3)]
+
+    ranked = cascade.rank("q", DOCUMENTS)
+
+    assert len(ranked) == 2
+    assert {one.index for one in ranked} <= set(kept)
+    assert [one.score for one in ranked] == sorted((toy_score("q", DOCUMENTS[i]) for i in kept), reverse=True)[:2]
+
+
+def test_rerank_scores_every_document_and_pruned_ones_stay_below(cascade: Cascade, small: TextCrossEncoder) -> None:
+    order = [one.index for one in small.rank("q", DOCUMENTS)]
+    scores = cascade.rerank("q", DOCUMENTS)
+
+    survivors, pruned = order[:3], order[3:]
+    assert [scores[i] for i in survivors] == [toy_score("q", DOCUMENTS[i]) for i in survivors]
+    assert max(scores[i] for i in pruned) == min(scores[i] for i in survivors) - Cascade.GAP
+    assert [scores[i] for i in pruned] == sorted((scores[i] for i in pruned), reverse=True)
+
+
+def test_each_query_prunes_its_own_documents(cascade: Cascade) -> None:
+    pairs = [(query, document) for query in ("q", "r r") for document in DOCUMENTS]
+
+    assert cascade.rerank_pairs(pairs) == cascade.rerank("q", DOCUMENTS) + cascade.rerank("r r", DOCUMENTS)
+
+
+def test_fewer_documents_than_are_kept(cascade: Cascade, large: TextCrossEncoder) -> None:
+    assert cascade.rank("q", ["a", "b"]) == large.rank("q", ["a", "b"])
+    assert cascade.rank("q", []) == []
+    assert len(cascade.rank("q", DOCUMENTS, top_n=1)) == 1
+
+
+def test_three_stages_and_an_open_end(small: TextCrossEncoder, large: TextCrossEncoder) -> None:
+    first = [one.index for one in small.rank("q", DOCUMENTS, top_n=4)]
+    second = sorted(first, key=lambda index: -toy_score("q", DOCUMENTS[index]))[:2]
+    third = [one.index for one in small.rank("q", DOCUMENTS) if one.index in second]
+
+    ranked = TextCrossEncoder.cascade([small, large, small], keep=[4, 2]).rank("q", DOCUMENTS)
+
+    assert len(ranked) == len(DOCUMENTS)
+    assert [one.index for one in ranked][:2] == third
+
+
+def test_folders_will_do_and_it_pickles(tmp_path: Path) -> None:
+    folder = make_toy(tmp_path)
+    cascade = TextCrossEncoder.cascade([str(folder), folder], keep=[2])
+
+    assert pickle.loads(pickle.dumps(cascade)).rerank("q", DOCUMENTS) == cascade.rerank("q", DOCUMENTS)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [([], "one per model"), ([5, 4, 3], "one per model"), ([0], "keep=0"), ([2, 3], "must not grow")],
+)
+def test_keep_must_fit(keep: list[int], message: str, small: TextCrossEncoder, large: TextCrossEncoder) -> None:
+    with pytest.raises(InputValueError, match=message):
+        TextCrossEncoder.cascade([small, large], keep=keep)
+
+
+def test_one_model_or_something_else_is_no_cascade(small: TextCrossEncoder) -> None:
+    with pytest.raises(InputValueError, match="two models"):
+        TextCrossEncoder.cascade([small], keep=[3])
+    with pytest.raises(InputTypeError, match="int"):
+        TextCrossEncoder.cascade([small, 3], keep=[3])  # type: ignore[list-item]

@@ -1,0 +1,215 @@
+"""The supported models as data."""
+
+from __future__ import annotations
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+
+# Facts of FastEmbed 0.9.1, rerank/cross_encoder/onnx_text_cross_encoder.py:
+# name, source, file, license, size_in_GB, additional files.
+FASTEMBED_ROWS = [
+    ("Xenova/ms-marco-MiniLM-L-6-v2", "Xenova/ms-marco-MiniLM-L-6-v2", "onnx/model.onnx", "apache-2.0", 0.08, []),
+    ("Xenova/ms-marco-MiniLM-L-12-v2", "Xenova/ms-marco-MiniLM-L-12-v2", "onnx/model.onnx", "apache-2.0", 0.12, []),
+    ("BAAI/bge-reranker-base", "BAAI/bge-reranker-base", "onnx/model.onnx", "mit", 1.04, []),
+    (
+        "BAAI/bge-reranker-v2-m3",
+        "onnx-community/bge-reranker-v2-m3-ONNX",
+        "onnx/model.onnx",
+        "apache-2.0",
+        2.27,
+        ["onnx/model.onnx_data"],
+    ),
+    (
+        "BAAI/bge-reranker-v2-m3-int8",
+        "onnx-community/bge-reranker-v2-m3-ONNX",
+        "onnx/model_int8.onnx",
+        "apache-2.0",
+        0.57,
+        [],
+    ),
+    ("jinaai/jina-reranker-v1-tiny-en", "jinaai/jina-reranker-v1-tiny-en", "onnx/model.onnx", "apache-2.0", 0.13, []),
+    ("jinaai/jina-reranker-v1-turbo-en", "jinaai/jina-reranker-v1-turbo-en", "onnx/model.onnx", "apache-2.0", 0.15, []),
+    (
+        "jinaai/jina-reranker-v2-base-multilingual",
+        "jinaai/jina-reranker-v2-base-multilingual",
+        "onnx/model.onnx",
+        "cc-by-nc-4.0",
+        1.11,
+        [],
+    ),
+]
+
+
+@pytest.fixture
+def registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that the test adds are gone after it."""
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+
+
+@pytest.mark.parametrize("row", FASTEMBED_ROWS, ids=lambda row: row[0])
+def test_every_model_of_fastembed_is_listed_with_its_source_file_license_and_size(row: tuple[object, ...]) -> None:
+    listed = {model["model"]: model for model in registry.list_supported_models()}
+
+    name, source, model_file, license, size, additional_files = row
+    assert listed[name]["sources"] == {"hf": source}
+    assert listed[name]["model_file"] == model_file
+    assert listed[name]["license"] == license
+    assert listed[name]["size_in_GB"] == size
+    assert listed[name]["additional_files"] == additional_files
+
+
+def test_the_default_model_and_the_embedded_one_are_listed() -> None:
+    names = [model["model"] for model in registry.list_supported_models()]
+
+    assert registry.DEFAULT_MODEL in names
+    assert registry.EMBEDDED in names
+    assert len(names) == len({name.lower() for name in names})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BAAI/bge-reranker-large",
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+        "cross-encoder/stsb-roberta-base",
+        "mixedbread-ai/mxbai-rerank-base-v1",
+        "Alibaba-NLP/gte-reranker-modernbert-base",
+    ],
+)
+def test_models_that_fastembed_refuses_are_known_too(name: str) -> None:
+    description = registry.find(name)
+
+    assert description is not None
+    assert description.sources["hf"].count("/") == 1
+
+
+def test_the_list_can_be_written_as_json_and_belongs_to_the_caller() -> None:
+    models = registry.list_supported_models()
+    json.dumps(models)
+
+    models[0]["sources"]["hf"] = "somewhere/else"
+
+    assert registry.list_supported_models()[0]["sources"]["hf"] == "Xenova/ms-marco-MiniLM-L-6-v2"
+
+
+def test_facts_are_sane_where_they_are_known_and_none_where_not() -> None:
+    for model in registry.list_supported_models():
+        assert model["license"] is None or model["license"] == model["license"].lower()
+        assert model["size_in_GB"] is None or 0.001 < model["size_in_GB"] < 10
+        assert model["max_length"] in (None, 512, 1024, 8192)
+        assert model["activation"] in (None, "identity", "sigmoid")
+        assert model["kind"] in ("classifier", "causal")
+        assert model["model_file"].endswith(".onnx")
+
+
+def test_a_name_is_found_in_any_case() -> None:
+    found = registry.find("xenova/MS-MARCO-minilm-l-6-V2")
+
+    assert found is not None
+    assert found.model == "Xenova/ms-marco-MiniLM-L-6-v2"
+    assert registry.find("no/such-model") is None
+
+
+def test_the_environment_variable_changes_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ONNX_RERANK_MODEL", raising=False)
+    assert registry.default_model() == "Xenova/ms-marco-MiniLM-L-6-v2"
+
+    monkeypatch.setenv("ONNX_RERANK_MODEL", " embedded ")
+    assert registry.default_model() == "embedded"
+
+    monkeypatch.setenv("ONNX_RERANK_MODEL", "")
+    assert registry.default_model() == "Xenova/ms-marco-MiniLM-L-6-v2"
+
+
+@pytest.mark.usefixtures("registry_of_its_own")
+@pytest.mark.parametrize("sources", ["me/my-reranker", {"hf": "me/my-reranker"}])
+def test_a_custom_model_is_listed_last_and_found(sources: str | dict[str, str]) -> None:
+    registry.add_custom_model(
+        "my-reranker",
+        sources,
+        model_file="model.onnx",
+        description="Mine.",
+        license="mit",
+        size_in_gb=0.5,
+        additional_files=["model.onnx_data"],
+    )
+
+    assert registry.list_supported_models()[-1] == {
+        "model": "my-reranker",
+        "sources": {"hf": "me/my-reranker"},
+        "model_file": "model.onnx",
+        "description": "Mine.",
+        "license": "mit",
+        "size_in_GB": 0.5,
+        "additional_files": ["model.onnx_data"],
+        "languages": None,
+        "max_length": None,
+        "activation": None,
+        "kind": "classifier",
+    }
+    assert registry.find("MY-RERANKER") is not None
+
+
+@pytest.mark.usefixtures("registry_of_its_own")
+def test_unknown_facts_of_a_custom_model_are_none() -> None:
+    registry.add_custom_model("my-reranker", "me/my-reranker")
+
+    added = registry.find("my-reranker")
+    assert added is not None
+    assert added.license is None
+    assert added.size_in_GB is None
+
+
+@pytest.mark.usefixtures("registry_of_its_own")
+def test_a_taken_name_is_refused_in_any_case() -> None:
+    with pytest.raises(InputValueError, match="taken by the supported model 'BAAI/bge-reranker-base'"):
+        registry.add_custom_model("baai/BGE-reranker-base", "me/mine")
+    with pytest.raises(InputValueError, match="taken by the supported model 'embedded'"):
+        registry.add_custom_model("Embedded", "me/mine")
+
+
+@pytest.mark.parametrize(
+    ("model", "sources", "error", "message"),
+    [
+        ("", "me/mine", InputValueError, "must not be empty"),
+        (7, "me/mine", InputTypeError, "model must be a str, got int"),
+        ("mine", {"url": "https://example.org/model.tar.gz"}, InputValueError, "must be a hub id"),
+        ("mine", "", InputValueError, "must be a hub id"),
+        ("mine", 7, InputTypeError, "got int"),
+    ],
+)
+def test_a_custom_model_without_name_or_hub_id_is_refused(
+    model: str, sources: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        registry.add_custom_model(model, sources)
+
+
+@pytest.mark.usefixtures("registry_of_its_own")
+def test_of_many_threads_that_add_one_name_exactly_one_succeeds() -> None:
+    def add(_: int) -> bool:
+        try:
+            registry.add_custom_model("contested", "me/mine")
+        except InputValueError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(8) as pool:
+        outcomes = list(pool.map(add, range(64)))
+
+    assert outcomes.count(True) == 1
+
+
+def test_similar_names_find_a_slip_a_missing_organisation_and_nothing_for_nonsense() -> None:
+    assert registry.similar_names("Xenova/ms-marco-MiniLM-L6-v2")[0] in (
+        "Xenova/ms-marco-MiniLM-L-6-v2",
+        "cross-encoder/ms-marco-MiniLM-L6-v2",
+    )
+    assert registry.similar_names("bge-reranker-v2-m3")[0] == "BAAI/bge-reranker-v2-m3"
+    assert registry.similar_names("embeded") == ["embedded"]
+    assert registry.similar_names("zzzz") == []
