@@ -23,7 +23,7 @@ from tqdm import tqdm
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
-from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
 from onnx_rerank_integrations.core.scoring import (
@@ -183,6 +183,11 @@ class TextCrossEncoderBase(ABC):
         if not pairs:
             return np.empty(0)
         logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
+        if len(logits) != len(pairs):
+            raise ScoreError(
+                f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
+                "logits() must give one per pair."
+            )
         check_finite(logits)
         return logits
 
