@@ -26,6 +26,7 @@ from onnx_rerank_integrations import (
     RerankError,
     ScoreError,
     TextCrossEncoder,
+    TextCrossEncoderBase,
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.session import available_cpus
@@ -177,6 +178,25 @@ def test_a_tokenizer_that_knows_more_ids_than_the_graph_is_refused_at_load(tmp_p
 def test_nan_names_the_documents_and_gives_no_ranking(toy: TextCrossEncoder) -> None:
     with pytest.raises(ScoreError, match="index 1, 3"):
         toy.rank("q", ["a", "b nan", "c", "b nan"])
+
+
+def test_an_encoder_that_gives_too_few_scores_gives_no_ranking() -> None:
+    class Forgetful(TextCrossEncoderBase):
+        config = {}  # noqa: RUF012
+
+        def logits(self, pairs: object, **options: object) -> np.ndarray:
+            return np.zeros(2)
+
+        def token_count(self, pairs: object) -> int:
+            return 0
+
+        def truncated(self, pairs: object) -> list[bool]:
+            return []
+
+    with pytest.raises(ScoreError, match="2 scores for 3 documents"):
+        Forgetful().rank("q", ["a", "b", "c"])
+    with pytest.raises(ScoreError, match="2 scores for 1 documents"):
+        Forgetful().rerank("q", ["a"])
 
 
 def test_max_length_truncates_and_truncated_says_so(toy_folder: Path) -> None:

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
-from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
 from onnx_rerank_integrations.core.scoring import (
@@ -119,7 +119,7 @@ class TextCrossEncoderBase(ABC):
 
         Raises:
             InputTypeError: The query or a document is no str; the message names the document's index.
-            ScoreError: The model gave NaN or infinity for a document.
+            ScoreError: The model gave NaN or infinity for a document, or another number of scores than there are pairs.
         """
         pairs = pairs_of(query, documents)
         logits = self._checked_logits(pairs, batch_size, show_progress)
@@ -183,6 +183,8 @@ class TextCrossEncoderBase(ABC):
         if not pairs:
             return np.empty(0)
         logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
+        if len(logits) != len(pairs):
+            raise ScoreError(f"The model gave {len(logits)} scores for {len(pairs)} documents. No ranking was made.")
         check_finite(logits)
         return logits
 
