@@ -13,7 +13,7 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from onnx_files import graph, model_files, run, write
+from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, variants
 from onnx_rerank_integrations.core.errors import (

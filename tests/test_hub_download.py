@@ -14,8 +14,8 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from local_hub import LocalHub, environment, point_client_at
-from onnx_files import graph, model_files, run, write
+from tests.local_hub import LocalHub, environment, point_client_at
+from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, hub
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
