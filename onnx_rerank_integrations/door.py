@@ -10,12 +10,22 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, field_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StrictInt,
+    ValidationInfo,
+    field_serializer,
+    field_validator,
+)
 
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder, TextCrossEncoderBase
+from onnx_rerank_integrations.core.cross_encoder import check_top_n as check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.session import IdleThreads
@@ -44,11 +54,11 @@ LOADING_OPTIONS = (
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
-_loading = threading.Lock()
+_lock = threading.Lock()
 
 
-class RerankOptions(BaseModel):
-    """The options of both doors, and the one encoder they lead to.
+class EncoderOptions(BaseModel):
+    """Which encoder, and how it is opened.
 
     A subclass adds what its framework calls; this class never imports one.
     """
@@ -62,29 +72,8 @@ class RerankOptions(BaseModel):
         description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
         "which may be shared.",
     )
-    top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.")
-    score_threshold: float | None = Field(
-        default=None,
-        allow_inf_nan=False,
-        description="The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.",
-    )
-    activation: Activation = Field(
-        default="sigmoid",
-        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
-    )
-    text: Literal["content"] | list[str] | Callable[[Any], str] = Field(
-        default="content",
-        description="What is scored: the document's content; metadata fields by name, joined by newlines ('content' "
-        "among them stands for the content, a missing field for nothing); or a function of the document.",
-    )
-    keep_retrieval_score: bool = Field(
-        default=False, description='Keep the first stage\'s score as metadata["retrieval_score"].'
-    )
     batch_size: StrictInt | None = Field(
         default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."
-    )
-    max_concurrency: StrictInt = Field(
-        default=1, ge=1, description="Asynchronous calls that run at once; further ones wait without holding a thread."
     )
     lazy_load: bool = Field(default=False, description="Open the model when it is first used, not now.")
 
@@ -105,56 +94,131 @@ class RerankOptions(BaseModel):
     expected_sha256: str | None = None
 
     _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
-    _worker: Worker | None = PrivateAttr(default=None)
 
-    @model_validator(mode="after")
-    def _a_ready_encoder_takes_no_loading_options(self) -> RerankOptions:
-        if isinstance(self.model, TextCrossEncoderBase):
-            fields = type(self).model_fields
-            changed = [name for name in LOADING_OPTIONS if getattr(self, name) != fields[name].default]
-            if changed:
-                raise ValueError(
-                    f"{', '.join(changed)} can't be combined with a ready encoder as model, which is loaded already: "
-                    "give them to TextCrossEncoder, or give its name as model"
-                )
-        return self
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # Not in model_post_init: pydantic would turn our errors into its own, and their types and messages are lost.
+        encoder = self.encoder
+        if encoder is self._encoder and not self.lazy_load:
+            encoder.load()
 
-    @field_serializer("model", "cache_dir", when_used="always")
-    def _paths_as_text(self, value: Any) -> Any:
-        if isinstance(value, TextCrossEncoderBase):
-            raise ValueError("model is a live encoder, which can't be serialized: give the model's name or folder")
+    @field_validator("model", "cache_dir")
+    @classmethod
+    def _paths_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
 
-    @field_serializer("text", when_used="always")
+    @field_validator("model", *LOADING_OPTIONS)
+    @classmethod
+    def _a_ready_encoder_takes_no_loading_options(cls, value: Any, info: ValidationInfo) -> Any:
+        # Not a model validator: those run after an assignment, and leave the refused value where it was put.
+        cls._refuse_options_of_a_ready_encoder({**info.data, str(info.field_name): value})
+        return value
+
+    @classmethod
+    def _refuse_options_of_a_ready_encoder(cls, options: Mapping[str, Any]) -> None:
+        defaults = {name: cls.model_fields[name].default for name in LOADING_OPTIONS}
+        changed = [name for name in LOADING_OPTIONS if options.get(name, defaults[name]) != defaults[name]]
+        if changed and isinstance(options.get("model"), TextCrossEncoderBase):
+            raise InputValueError(
+                f"{', '.join(changed)} can't be combined with a ready encoder as model, which is loaded already: "
+                "give them to TextCrossEncoder, or give its name as model"
+            )
+
+    @field_serializer("model")
+    def _only_named_models(self, value: Any) -> Any:
+        if isinstance(value, TextCrossEncoderBase):
+            raise ValueError("model is a live encoder, which can't be serialized: give the model's name or folder")
+        return value
+
+    @property
+    def model_name(self) -> str:
+        """What events and traces call the model."""
+        if isinstance(self.model, TextCrossEncoderBase):
+            return str(getattr(self.model, "model_name", type(self.model).__name__))
+        return str(self.model)
+
+    @property
+    def encoder(self) -> TextCrossEncoderBase:
+        """The encoder behind the options: the given one, or one that is made once and shared with copies.
+
+        Changing a loading option, by assignment or in a copy, leads to another encoder, opened when it is first used.
+        """
+        options = {name: getattr(self, name) for name in LOADING_OPTIONS}
+        if isinstance(self.model, TextCrossEncoderBase):
+            self._refuse_options_of_a_ready_encoder({"model": self.model, **options})  # model_copy doesn't validate
+            return self.model
+        wanted = TextCrossEncoder(self.model, **options, lazy_load=True)
+        with _lock:
+            if self._encoder != wanted:
+                self._encoder = wanted
+            return self._encoder or wanted
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        """All of the identity, and all that a pickle holds: not what a framework keeps out of its dumps."""
+        fields = type(self).model_fields
+        return {name: getattr(self, name) for name, field in fields.items() if not field.exclude}
+
+    def __eq__(self, other: object) -> bool:
+        """Equal options of the same class; which encoder happens to be open doesn't count."""
+        return isinstance(other, EncoderOptions) and type(self) is type(other) and self._options == other._options
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Whoever unpickles opens the model again.
+
+        Not by `__getstate__`: LlamaIndex's leaves out what can't be pickled, and a lost `text` changes the scores.
+        """
+        return partial(type(self), **self._options), ()
+
+
+class RerankOptions(EncoderOptions):
+    """The options of both doors: which encoder, what is scored, and what is returned."""
+
+    top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.")
+    score_threshold: float | None = Field(
+        default=None,
+        allow_inf_nan=False,
+        description="The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.",
+    )
+    activation: Activation = Field(
+        default="sigmoid",
+        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
+    )
+    text: Literal["content"] | Annotated[list[str], Field(min_length=1)] | Callable[[Any], str] = Field(
+        default="content",
+        description="What is scored: the document's content; metadata fields by name, joined by newlines ('content' "
+        "among them stands for the content, a missing field for nothing); or a function of the document.",
+    )
+    keep_retrieval_score: bool = Field(
+        default=False, description='Keep the first stage\'s score as metadata["retrieval_score"].'
+    )
+    max_concurrency: StrictInt = Field(
+        default=1, ge=1, description="Asynchronous calls that run at once; further ones wait without holding a thread."
+    )
+
+    _worker: Worker | None = PrivateAttr(default=None)
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._own_worker()
+
+    @field_serializer("text")
     def _only_named_texts(self, value: Any) -> Any:
         if callable(value):
             raise ValueError('text is a function, which can\'t be serialized: use "content" or metadata fields')
         return value
 
-    def model_post_init(self, context: Any, /) -> None:
-        super().model_post_init(context)
-        if not self.lazy_load:
-            self.encoder  # noqa: B018 - opens the model
-
-    @property
-    def encoder(self) -> TextCrossEncoderBase:
-        """The encoder behind the options: the given one, or one that is opened once and shared with copies.
-
-        Changing a loading option, by assignment or in a copy, leads to another encoder.
-        """
-        if isinstance(self.model, TextCrossEncoderBase):
-            return self.model
-        options = {name: getattr(self, name) for name in LOADING_OPTIONS}
-        wanted = TextCrossEncoder(self.model, **options, lazy_load=True)
-        with _loading:
-            if self._encoder != wanted:
-                self._encoder = wanted
-            encoder = self._encoder or wanted
-        encoder.load()
-        return encoder
-
     def _rank(self, query: str, texts: Sequence[str], top_n: int | None) -> list[RankedDocument]:
-        """The kept texts, best first, in the options' scale."""
+        """The kept texts, best first, in the options' scale. No text leaves the model alone.
+
+        Raises:
+            InputTypeError: The query is no str.
+            InputValueError: `top_n` is below 1.
+        """
+        check_query(query)
+        check_top_n(top_n)
+        if not texts:
+            return []
         return self.encoder.rank(
             query,
             texts,
@@ -165,32 +229,24 @@ class RerankOptions(BaseModel):
         )
 
     async def _in_thread(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
-        """Awaits a call in a thread of this object's own, of which `max_concurrency` run at once.
+        """Awaits a call in a thread of the options' own, of which `max_concurrency` run at once.
 
         The event loop's shared pool stays free, and a cancelled await leaves a call that hasn't begun undone.
         """
-        with _loading:
-            if (
-                self._worker is None
-                or self._worker.threads != self.max_concurrency
-                or self._worker.process != os.getpid()
-            ):
-                self._worker = Worker(self.max_concurrency)
-            worker = self._worker
         call = partial(contextvars.copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(worker.pool, call)
+        return await asyncio.get_running_loop().run_in_executor(self._own_worker().pool, call)
 
-    def __eq__(self, other: object) -> bool:
-        """Equal options of the same class; which encoder happens to be open doesn't count."""
-        return type(self) is type(other) and self.__dict__ == other.__dict__
-
-    def __getstate__(self) -> dict[Any, Any]:
-        """The options alone: whoever unpickles opens the model again."""
-        return super().__getstate__() | {"__pydantic_private__": {"_encoder": None, "_worker": None}}
+    def _own_worker(self) -> Worker:
+        """The threads that copies share; others after a fork, which leaves threads behind, or a new limit."""
+        with _lock:
+            worker = self._worker
+            if worker is None or worker.threads != self.max_concurrency or worker.process != os.getpid():
+                worker = self._worker = Worker(self.max_concurrency)
+            return worker
 
 
 class Worker:
-    """A thread pool that copies of a door may share, and that a pickle or deep copy leaves behind."""
+    """A thread pool that copies of a door share, deep ones too."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -227,8 +283,3 @@ def chosen_text(
 def check_query(query: object) -> None:
     if not isinstance(query, str):
         raise InputTypeError(f"query must be a str, not {type(query).__name__}")
-
-
-def check_top_n(top_n: object) -> None:
-    if top_n is not None and (isinstance(top_n, bool) or not isinstance(top_n, int) or top_n < 1):
-        raise InputValueError(f"top_n={top_n!r} must be a whole number from 1, or None for all documents")

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,13 +22,16 @@ from onnx import TensorProto
 from onnx_rerank_integrations import (
     InputTypeError,
     InputValueError,
+    Pair,
     ProviderError,
     RankedDocument,
     RerankError,
     ScoreError,
     TextCrossEncoder,
+    TextCrossEncoderBase,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.session import available_cpus
 from tests.toy import VALUES, make_toy, toy_score, toy_tokenizer
 
@@ -177,6 +181,23 @@ def test_a_tokenizer_that_knows_more_ids_than_the_graph_is_refused_at_load(tmp_p
 def test_nan_names_the_documents_and_gives_no_ranking(toy: TextCrossEncoder) -> None:
     with pytest.raises(ScoreError, match="index 1, 3"):
         toy.rank("q", ["a", "b nan", "c", "b nan"])
+
+
+def test_an_encoder_that_gives_another_number_of_scores_is_an_error(toy: TextCrossEncoder) -> None:
+    class Short(TextCrossEncoderBase):
+        config: Mapping[str, object] = {}
+
+        def logits(self, pairs: Sequence[Pair], **options: object) -> Floats:
+            return toy.logits(pairs)[1:]
+
+        def token_count(self, pairs: Iterable[Pair]) -> int:
+            return toy.token_count(pairs)
+
+        def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+            return toy.truncated(pairs)
+
+    with pytest.raises(ScoreError, match="Short gave 2 scores for 3 documents"):
+        Short().rank("q", ["a", "b", "c"])
 
 
 def test_max_length_truncates_and_truncated_says_so(toy_folder: Path) -> None:

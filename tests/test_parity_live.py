@@ -7,6 +7,7 @@ import pytest
 
 from tests.parity.fixtures import names, scores
 
+TOLERANCE = 1e-4
 REASON = "recomputing the parity scores needs torch and transformers: pip install --group parity"
 pytest.importorskip("torch", reason=REASON, exc_type=ImportError)
 pytest.importorskip("transformers", reason=REASON, exc_type=ImportError)
@@ -17,7 +18,19 @@ def test_the_model_built_anew_in_pytorch_gives_the_committed_logits(name: str) -
     from tests.parity.make import score
 
     committed = scores(name)
+    pairs = [(query, document) for query, document in committed["pairs"]]
 
-    logits = score(name, [(query, document) for query, document in committed["pairs"]])
+    np.testing.assert_allclose(score(name, pairs), committed["logits"], rtol=0, atol=TOLERANCE)
 
-    np.testing.assert_allclose(logits, committed["logits"], rtol=0, atol=1e-4)
+
+@pytest.mark.parametrize("name", names("prompt"))
+def test_the_model_built_anew_gives_the_committed_logits_for_another_instruction(name: str) -> None:
+    from tests.parity.make import score
+
+    committed = scores(name)
+    pairs = [(query, document) for query, document in committed["pairs"]]
+    instruction = committed["instruction"]
+
+    logits = score(name, pairs, instruction["text"])
+
+    np.testing.assert_allclose(logits, instruction["logits"], rtol=0, atol=TOLERANCE)

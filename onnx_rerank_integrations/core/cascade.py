@@ -74,7 +74,7 @@ class Cascade(TextCrossEncoderBase):
                 pruned = np.setdiff1d(group, survivor)
                 if len(pruned):
                     stage[pruned] += stage[survivor].min() - self.GAP - logits[pruned].max()
-            logits, groups = stage, survivors
+            logits = stage
         return logits
 
     def rank(

@@ -17,6 +17,8 @@ from transformers import (
     ModernBertConfig,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
+    Qwen2Config,
+    Qwen3Config,
     RobertaConfig,
     XLMRobertaConfig,
 )
@@ -25,7 +27,10 @@ from tests.parity import vocabulary
 from tests.parity.jina_bert import JinaBertForSequenceClassification
 
 MAX_LENGTH = 64
-"""The longest pair every fixture takes, in tokens."""
+"""The longest pair an encoder takes, in tokens."""
+
+PROMPT_LENGTH = 256
+"""The longest pair a language model is asked about, in tokens; the prompt's own take about half of it."""
 
 TINY = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 
@@ -37,9 +42,14 @@ class Recipe:
     Attributes:
         tokenizer: Trains the tokenizer.
         config: Gives the configuration for that tokenizer; its ``architectures`` names the class in transformers.
-        seed: Where the weights' random numbers start.
+        seed: Where the weights' random numbers start; chosen so that the logits differ clearly between pairs.
         model: Makes the model for that configuration where it isn't in transformers.
         zeros: Inputs of the graph that the tokenizer doesn't give and the model takes as zeros.
+        prompt: The prompt in which the pair is asked, for models made from language models.
+        answers: The tokens whose logits at the last position are the labels, where the model gives its vocabulary's.
+        max_length: The longest pair it is scored with, in tokens.
+        position_ids: Whether the graph takes positions.
+        past: Whether the graph takes the keys and values of earlier tokens, and gives them back.
     """
 
     tokenizer: Callable[[], PreTrainedTokenizerBase]
@@ -47,6 +57,11 @@ class Recipe:
     seed: int = 0
     model: Callable[[PreTrainedConfig], nn.Module] | None = None
     zeros: tuple[str, ...] = ()
+    prompt: str | None = None
+    answers: tuple[str, str] | None = None
+    max_length: int = MAX_LENGTH
+    position_ids: bool = False
+    past: bool = False
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -183,23 +198,83 @@ def _jina_bert(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     )
 
 
+def _qwen3(tokenizer: PreTrainedTokenizerBase, architecture: str = "Qwen3ForCausalLM", **head: Any) -> PreTrainedConfig:
+    return Qwen3Config(
+        architectures=[architecture],
+        head_dim=16,
+        num_key_value_heads=1,
+        max_position_embeddings=40960,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        **_vocabulary(tokenizer),
+        **TINY,
+        **head,
+    )
+
+
+def _qwen2(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    return Qwen2Config(
+        architectures=["Qwen2ForCausalLM"],
+        num_key_value_heads=1,
+        max_position_embeddings=32768,
+        rope_parameters={"rope_type": "default", "rope_theta": 1_000_000.0},
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        **_vocabulary(tokenizer),
+        **TINY,
+    )
+
+
 RECIPES: dict[str, Recipe] = {
-    "bert": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=_bert_for_ranking),
+    "bert": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=_bert_for_ranking, seed=7),
     # RoBERTa's length has to be read from config.json, XLM-R's from tokenizer_config.json.
-    "roberta": Recipe(tokenizer=lambda: vocabulary.roberta(vocabulary.UNLIMITED), config=_roberta),
-    "xlm-roberta": Recipe(tokenizer=lambda: vocabulary.xlm_roberta(MAX_LENGTH), config=_xlm_roberta),
+    "roberta": Recipe(tokenizer=lambda: vocabulary.roberta(vocabulary.UNLIMITED), config=_roberta, seed=5),
+    "xlm-roberta": Recipe(tokenizer=lambda: vocabulary.xlm_roberta(MAX_LENGTH), config=_xlm_roberta, seed=3),
     "bert-2-labels": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=partial(_bert, num_labels=2), seed=2),
     "bert-3-labels": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=_bert_for_inference, seed=3),
     "electra": Recipe(tokenizer=lambda: vocabulary.bert(MAX_LENGTH), config=_electra),
     "distilbert": Recipe(tokenizer=lambda: vocabulary.distilbert(MAX_LENGTH), config=_distilbert),
     "deberta-v2": Recipe(tokenizer=lambda: vocabulary.deberta_v3(vocabulary.UNLIMITED), config=_deberta_v3),
     "modernbert": Recipe(tokenizer=lambda: vocabulary.modernbert(MAX_LENGTH), config=_modernbert),
-    "gte": Recipe(tokenizer=lambda: vocabulary.xlm_roberta(MAX_LENGTH), config=_gte),
+    "gte": Recipe(tokenizer=lambda: vocabulary.xlm_roberta(MAX_LENGTH), config=_gte, seed=1),
     "jina-bert": Recipe(
         # RoBERTa's template, so no token types, though the graph takes them.
         tokenizer=lambda: vocabulary.roberta(8192),
         config=_jina_bert,
         model=JinaBertForSequenceClassification,
         zeros=("token_type_ids",),
+    ),
+    "qwen3-reranker": Recipe(
+        tokenizer=lambda: vocabulary.qwen(131072, padding_side="left"),
+        config=_qwen3,
+        prompt="qwen3",
+        answers=("no", "yes"),
+        max_length=PROMPT_LENGTH,
+        position_ids=True,
+        past=True,
+    ),
+    "qwen3-reranker-plain": Recipe(
+        tokenizer=lambda: vocabulary.qwen(131072),
+        config=_qwen3,
+        prompt="qwen3",
+        answers=("no", "yes"),
+        max_length=PROMPT_LENGTH,
+        seed=1,
+    ),
+    "qwen3-seq-cls": Recipe(
+        tokenizer=lambda: vocabulary.qwen(131072, padding_side="left"),
+        config=partial(_qwen3, architecture="Qwen3ForSequenceClassification", num_labels=1),
+        prompt="qwen3",
+        max_length=PROMPT_LENGTH,
+        seed=7,
+    ),
+    "mxbai-rerank-v2": Recipe(
+        tokenizer=lambda: vocabulary.qwen(PROMPT_LENGTH),
+        config=_qwen2,
+        prompt="mxbai-v2",
+        answers=("0", "1"),
+        max_length=PROMPT_LENGTH,
+        position_ids=True,
     ),
 }

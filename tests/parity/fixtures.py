@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 _HERE = Path(__file__).parent
 
 
-def names() -> list[str]:
-    """Gives the fixtures that are committed, sorted."""
-    return sorted(path.parent.name for path in _HERE.glob("*/scores.json"))
+def names(kind: str | None = None) -> list[str]:
+    """Gives the fixtures that are committed, sorted.
+
+    Args:
+        kind: Only those whose scores.json says so: "pair" (query and document through the tokenizer's template, logits
+            out) or "prompt" (asked as a language model). None gives all.
+    """
+    found = sorted(path.parent.name for path in _HERE.glob("*/scores.json"))
+    return [name for name in found if kind in (None, scores(name)["kind"])]
 
 
 def folder(name: str) -> Path:

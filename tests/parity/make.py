@@ -3,7 +3,7 @@
     python -m tests.parity.make               # all of them
     python -m tests.parity.make bert roberta  # these
 
-Needs torch, transformers and onnx. `build` is all a live check needs: it makes the very same PyTorch model again.
+Needs torch, transformers and onnx. `score` is all a live check needs: it builds the very same PyTorch model again.
 """
 
 from __future__ import annotations
@@ -12,21 +12,27 @@ import json
 import platform
 import sys
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
 import transformers
-from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerBase
+from torch import Tensor
+from transformers import AutoConfig, AutoTokenizer, DynamicCache, PreTrainedTokenizerBase
 
-from tests.parity.architectures import MAX_LENGTH, RECIPES
+from tests.parity.architectures import RECIPES
 from tests.parity.fixtures import folder, session
-from tests.parity.text import PAIRS
+from tests.parity.prompts import PROMPTS
+from tests.parity.text import INSTRUCTION, PAIRS
 
 OPSET = 17
 TOLERANCE = 1e-4
+
+Pair = tuple[str, str]
 
 
 def build(name: str) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
@@ -34,9 +40,9 @@ def build(name: str) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
 
     The tokenizer is read, not trained again, so nothing hangs on how a trainer breaks its ties.
     """
+    recipe = RECIPES[name]
     tokenizer = AutoTokenizer.from_pretrained(folder(name))
     config = AutoConfig.from_pretrained(folder(name), attn_implementation="eager")
-    recipe = RECIPES[name]
     model = recipe.model(config) if recipe.model else getattr(transformers, config.architectures[0])(config)
     _fill(model, recipe.seed)
     return model.eval(), tokenizer
@@ -61,94 +67,35 @@ def _fill(model: torch.nn.Module, seed: int) -> None:
                 parameter.copy_(torch.from_numpy(np.asarray(value, dtype=np.float32)))
 
 
-def encode(
-    tokenizer: PreTrainedTokenizerBase, pairs: list[tuple[str, str]], max_length: int
-) -> dict[str, torch.Tensor]:
-    """Tokenizes as sentence-transformers does: two lists, longest first.
-
-    Lists also for one pair: given ("query", "") alone, transformers takes the empty document for none at all.
-    """
-    queries, documents = zip(*pairs, strict=True)
-    return dict(
-        tokenizer(
-            list(queries),
-            list(documents),
-            truncation="longest_first",
-            max_length=max_length,
-            padding=True,
-            return_tensors="pt",
-        )
-    )
-
-
 @torch.no_grad()
-def score(name: str, pairs: list[tuple[str, str]]) -> list[list[float]]:
-    """Gives PyTorch's logits, one pair at a time and so without padding."""
+def score(name: str, pairs: list[Pair], instruction: str | None = None) -> list[list[float]]:
+    """Gives PyTorch's logits, one row of labels per pair, one pair at a time and so without padding."""
     model, tokenizer = build(name)
-    return [model(**encode(tokenizer, [pair], MAX_LENGTH)).logits[0].tolist() for pair in pairs]
+    rows = (model(**encode(name, tokenizer, [pair], instruction)).logits for pair in pairs)
+    return [_labels(name, tokenizer, row)[0].tolist() for row in rows]
 
 
-class _Logits(torch.nn.Module):
-    """A model that takes its inputs in order and gives nothing but its logits, as an ONNX graph does."""
-
-    def __init__(self, model: torch.nn.Module, inputs: list[str]) -> None:
-        super().__init__()
-        self.model = model
-        self.inputs = inputs
-
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        return self.model(**dict(zip(self.inputs, tensors, strict=True))).logits
-
-
-def export(name: str, path: Path) -> None:
-    """Writes the ONNX graph: batch and sequence dynamic, as inputs what the tokenizer gives and the model uses."""
-    model, tokenizer = build(name)
-    example = _graph_inputs(name, encode(tokenizer, PAIRS[:2], MAX_LENGTH))
-    inputs = list(example)
-    axes = {key: {0: "batch_size", 1: "sequence_length"} for key in inputs} | {"logits": {0: "batch_size"}}
-    with warnings.catch_warnings():
-        # Traced, not torch.export: the new exporter starts at opset 18 and needs onnxscript.
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            _Logits(model, inputs).eval(),
-            tuple(example.values()),
-            str(path),
-            input_names=inputs,
-            output_names=["logits"],
-            dynamic_axes=axes,
-            opset_version=OPSET,
-            dynamo=False,
-        )
-    _shorten_names(path)
+def encode(
+    name: str, tokenizer: PreTrainedTokenizerBase, pairs: list[Pair], instruction: str | None = None
+) -> dict[str, Tensor]:
+    """Tokenizes the pairs as the original of this model does it, padded to the longest."""
+    recipe = RECIPES[name]
+    if recipe.prompt:
+        bare = partial(tokenizer.encode, add_special_tokens=False, verbose=False)
+        ask = partial(PROMPTS[recipe.prompt], bare, instruction=instruction, max_length=recipe.max_length)
+        asked = {"input_ids": [ask(query, document) for query, document in pairs]}
+        return dict(tokenizer.pad(asked, padding_side="left", return_tensors="pt"))
+    # Two lists, as sentence-transformers passes them, also for one pair: given ("query", "") alone, transformers takes
+    # the empty document for none at all.
+    queries, documents = map(list, zip(*pairs, strict=True))
+    settings = {"truncation": "longest_first", "max_length": recipe.max_length, "padding": True, "return_tensors": "pt"}
+    return dict(tokenizer(queries, documents, **settings))
 
 
-def _graph_inputs(name: str, encoded: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return encoded | {key: torch.zeros_like(encoded["input_ids"]) for key in RECIPES[name].zeros}
-
-
-def _shorten_names(path: Path) -> None:
-    """Renames nodes and the values between them; the exporter's names are half of a small file."""
-    model = onnx.load(path)
-    graph = model.graph
-    kept = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
-    short: dict[str, str] = {name: name for name in kept | {""}}
-    for number, node in enumerate(graph.node):
-        node.name = f"n{number}"
-        for names in (node.input, node.output):
-            names[:] = [short.setdefault(name, f"v{len(short)}") for name in names]
-    del graph.value_info[:]
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
-
-
-def verify(name: str, expected: list[list[float]]) -> float:
-    """Gives the largest difference between the graph on one padded batch and PyTorch on single pairs."""
-    tokenizer = AutoTokenizer.from_pretrained(folder(name))
-    batch = _graph_inputs(name, encode(tokenizer, PAIRS, MAX_LENGTH))
-    feed = {key: value.numpy() for key, value in batch.items()}
-    graph = session(name)
-    (logits,) = graph.run(["logits"], {tensor.name: feed[tensor.name] for tensor in graph.get_inputs()})
-    return float(np.abs(logits - np.array(expected)).max())
+def _labels(name: str, tokenizer: PreTrainedTokenizerBase, logits: Any) -> Any:
+    """Gives (B, L) as it is; of a language model's (B, T, V) the answers' logits after the last token."""
+    answers = RECIPES[name].answers
+    return logits[:, -1, tokenizer.convert_tokens_to_ids(list(answers))] if answers else logits
 
 
 def make(name: str) -> None:
@@ -171,15 +118,123 @@ def make(name: str) -> None:
     print(f"{name}: {size / 1000:.0f} kB, logits' std {np.std(logits):.2f}, graph within {difference:.0e} of PyTorch")
 
 
+def export(name: str, path: Path) -> None:
+    """Writes the ONNX graph: batch and sequence dynamic, as inputs what the tokenizer gives and the model uses."""
+    model, tokenizer = build(name)
+    # Three tokens of past where there is one at all: a length of zero would be traced as a constant.
+    example = _graph_inputs(name, encode(name, tokenizer, PAIRS[:2]), past_length=3)
+    outputs = ["logits"] + [key.replace("past_key_values", "present") for key in example if key.startswith("past")]
+    with warnings.catch_warnings():
+        # Traced, not torch.export: the new exporter starts at opset 18 and needs onnxscript.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            _Graph(model, list(example)).eval(),
+            tuple(example.values()),
+            str(path),
+            input_names=list(example),
+            output_names=outputs,
+            dynamic_axes={key: _axes(name, key) for key in (*example, *outputs)},
+            opset_version=OPSET,
+            dynamo=False,
+        )
+    _shorten_names(path)
+
+
+class _Graph(torch.nn.Module):
+    """A model that takes its inputs in order and gives its logits, then what is present, as an ONNX graph does."""
+
+    def __init__(self, model: torch.nn.Module, inputs: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.inputs = inputs
+
+    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
+        given = dict(zip(self.inputs, tensors, strict=True))
+        past = [given.pop(name) for name in self.inputs if name.startswith("past_key_values")]
+        if not past:
+            return self.model(**given).logits
+        cache = DynamicCache()
+        for layer, (key, value) in enumerate(zip(past[::2], past[1::2], strict=True)):
+            cache.update(key, value, layer)
+        output = self.model(**given, past_key_values=cache, use_cache=True)
+        return output.logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+
+
+def _graph_inputs(name: str, encoded: dict[str, Tensor], *, past_length: int = 0) -> dict[str, Tensor]:
+    """Adds to the tokenizer's inputs those that only the graph asks for."""
+    recipe = RECIPES[name]
+    inputs = encoded | {key: torch.zeros_like(encoded["input_ids"]) for key in recipe.zeros}
+    if recipe.position_ids:
+        inputs["position_ids"] = (encoded["attention_mask"].cumsum(1) - 1).clamp(min=0)
+    if recipe.past:
+        config = AutoConfig.from_pretrained(folder(name))
+        batch = len(encoded["input_ids"])
+        seen = torch.ones(batch, past_length, dtype=torch.long)
+        inputs["attention_mask"] = torch.cat([seen, encoded["attention_mask"]], dim=1)
+        for layer in range(config.num_hidden_layers):
+            for part in ("key", "value"):
+                shape = (batch, config.num_key_value_heads, past_length, config.head_dim)
+                inputs[f"past_key_values.{layer}.{part}"] = torch.zeros(shape)
+    return inputs
+
+
+def _axes(name: str, tensor: str) -> dict[int, str]:
+    """Names the dynamic axes as optimum does."""
+    recipe = RECIPES[name]
+    total = "past_sequence_length + sequence_length" if recipe.past else "sequence_length"
+    if tensor.startswith("past_key_values"):
+        return {0: "batch_size", 2: "past_sequence_length"}
+    if tensor.startswith("present"):
+        return {0: "batch_size", 2: total}
+    if tensor == "attention_mask":
+        return {0: "batch_size", 1: total}
+    if tensor == "logits" and not recipe.answers:
+        return {0: "batch_size"}
+    return {0: "batch_size", 1: "sequence_length"}
+
+
+def _shorten_names(path: Path) -> None:
+    """Renames nodes and the values between them; the exporter's names are half of a small file."""
+    model = onnx.load(path)
+    graph = model.graph
+    kept = {value.name for value in (*graph.input, *graph.output, *graph.initializer)}
+    short: dict[str, str] = {name: name for name in kept | {""}}
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        for names in (node.input, node.output):
+            names[:] = [short.setdefault(name, f"v{len(short)}") for name in names]
+    del graph.value_info[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def verify(name: str, expected: list[list[float]]) -> float:
+    """Gives the largest difference between the graph on one padded batch and PyTorch on single pairs."""
+    tokenizer = AutoTokenizer.from_pretrained(folder(name))
+    batch = _graph_inputs(name, encode(name, tokenizer, PAIRS))
+    graph = session(name)
+    feed = {tensor.name: batch[tensor.name].numpy() for tensor in graph.get_inputs()}
+    (logits,) = graph.run(["logits"], feed)
+    return float(np.abs(_labels(name, tokenizer, logits) - np.array(expected)).max())
+
+
 def _write_scores(name: str, logits: list[list[float]]) -> None:
+    recipe = RECIPES[name]
     libraries = ("torch", "transformers", "tokenizers")
-    report = {
+    report: dict[str, Any] = {
         "made_by": {library: version(library) for library in libraries}
         | {"python": platform.python_version(), "command": f"python -m tests.parity.make {name}"},
-        "max_length": MAX_LENGTH,
+        "kind": "prompt" if recipe.prompt else "pair",
+        "max_length": recipe.max_length,
         "pairs": PAIRS,
         "logits": logits,
     }
+    if recipe.prompt:
+        report["prompt"] = recipe.prompt
+        report["instruction"] = {"text": INSTRUCTION, "logits": score(name, PAIRS, INSTRUCTION)}
+    if recipe.answers:
+        report["answers"] = recipe.answers
+        report["scores"] = [yes - no for no, yes in logits]
     text = json.dumps(report, indent=1, ensure_ascii=False)
     (folder(name) / "scores.json").write_text(text + "\n", encoding="utf-8")
 

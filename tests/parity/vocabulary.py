@@ -7,6 +7,7 @@ start after the padding id.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tokenizers import AddedToken, Tokenizer, decoders, normalizers, pre_tokenizers, processors, trainers
@@ -17,10 +18,12 @@ from transformers import (
     DistilBertTokenizer,
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
+    Qwen2Tokenizer,
     RobertaTokenizer,
     XLMRobertaTokenizer,
 )
 
+from tests.parity.prompts import PROMPTS
 from tests.parity.text import sentences
 
 UNLIMITED = int(1e30)
@@ -94,6 +97,48 @@ def modernbert(max_length: int) -> PreTrainedTokenizerBase:
     )
 
 
+def qwen(max_length: int, **options: Any) -> PreTrainedTokenizerBase:
+    """Byte-level BPE with Qwen's own splitting and chat tokens, no template. Its words are those of the prompts too.
+
+    Args:
+        max_length: Saved as model_max_length.
+        options: Further settings of the tokenizer.
+    """
+    original = Qwen2Tokenizer().backend_tokenizer
+    learner = Tokenizer(BPE())
+    learner.normalizer = original.normalizer
+    learner.pre_tokenizer = original.pre_tokenizer
+    trainer = trainers.BpeTrainer(
+        vocab_size=500, initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()), show_progress=False
+    )
+    # The answers have to become single tokens, the prompts short.
+    learned = _learn(learner, trainer, more=["yes", "no"] * 50 + _prompt_texts() * 30)
+    tokenizer = Qwen2Tokenizer(
+        vocab=learned["vocab"],
+        merges=learned["merges"],
+        unk_token=None,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=max_length,
+        **options,
+    )
+    tokenizer.add_tokens([AddedToken(token, special=True) for token in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")])
+    tokenizer.add_tokens([AddedToken(token, special=False) for token in ("<think>", "</think>")])
+    return tokenizer
+
+
+def _prompt_texts() -> list[str]:
+    texts: list[str] = []
+
+    def note(text: str) -> list[int]:
+        texts.append(text)
+        return []
+
+    for prompt in PROMPTS.values():
+        prompt(note, "", "", instruction=None, max_length=0)
+    return texts
+
+
 def _word_pieces() -> dict[str, int]:
     learner = Tokenizer(WordPiece(unk_token="[UNK]"))
     learner.normalizer = normalizers.BertNormalizer()
@@ -126,9 +171,9 @@ def _byte_level_bpe(special_tokens: list[str], *, vocab_size: int) -> dict[str, 
     return _learn(learner, trainer)
 
 
-def _learn(learner: Tokenizer, trainer: trainers.Trainer) -> dict[str, Any]:
+def _learn(learner: Tokenizer, trainer: trainers.Trainer, *, more: Sequence[str] = ()) -> dict[str, Any]:
     """Trains and gives the learned model as tokenizer.json writes it: its vocabulary and, for BPE, its merges."""
-    learner.train_from_iterator(sentences(), trainer)
+    learner.train_from_iterator([*sentences(), *more], trainer)
     learned = json.loads(learner.to_str())["model"]
     if "merges" in learned:
         learned["merges"] = [tuple(merge) for merge in learned["merges"]]
