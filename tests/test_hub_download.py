@@ -14,12 +14,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from tests.local_hub import LocalHub, environment, point_client_at
-from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, hub
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
+from tests.local_hub import LocalHub, environment, point_client_at
+from tests.onnx_files import graph, model_files, run, write
 
 NEVER_FETCHED = {
     "README.md": b"# model",

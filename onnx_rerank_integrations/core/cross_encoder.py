@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_warned_of_licence: set[str] = set()
+
 FALLBACK_MAX_LENGTH = 512
 LARGEST_DEFAULT_LENGTH = 8192
 """Some language models state 131,072 tokens; one such row would take all memory before the user asked for it."""
@@ -511,7 +513,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self._open(self._locate())
+                    files = self._locate()
+                    warn_of_licence(files)
+                    self._opened = self._open(files)
         return self._opened
 
     @property
@@ -561,6 +565,13 @@ class TextCrossEncoder(TextCrossEncoderBase):
             if name != "model_name" and value != defaults.get(name)
         }
         return f"TextCrossEncoder({', '.join([repr(self.model_name), *(f'{k}={v!r}' for k, v in changed.items())])})"
+
+
+def warn_of_licence(files: ModelFiles) -> None:
+    """Logs a warning, once per process, for a model whose licence doesn't allow commercial use."""
+    if files.license and "-nc" in files.license.lower() and files.name not in _warned_of_licence:
+        _warned_of_licence.add(files.name)
+        logger.warning("%s has the licence %s, which doesn't allow commercial use", files.name, files.license)
 
 
 @contextmanager
