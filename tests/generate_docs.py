@@ -1,4 +1,4 @@
-"""Writes the generated parts of the README and the docs: `python -m tests.generate_docs`. A test checks they are fresh."""
+"""Writes the generated parts of the README and the docs: `python -m tests.generate_docs`. A test checks them."""
 
 from __future__ import annotations
 

@@ -25,6 +25,7 @@ from onnx_rerank_integrations.core.batching import deduplicate, default_token_bu
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
+from onnx_rerank_integrations.core.modular_head import read_modular_head
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
 from onnx_rerank_integrations.core.scoring import (
     Activation,
@@ -247,13 +248,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
+        head = read_modular_head(files.folder)
         self._session = InferenceSession(
             files.onnx,
             providers=providers,
             threads=threads,
             idle_threads=idle_threads,
-            output_rank=3 if causal else 2,
+            output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
+        self._head = head if self._session.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
             max_length=chosen_max_length(max_length, files, self._session.fixed_length),
@@ -281,6 +284,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     @property
     def max_length(self) -> int:
+        """Tokens of the longest pair, special tokens included."""
         return self._tokenizer.max_length
 
     def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
@@ -305,7 +309,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         return aggregate_windows(logits, owners, len(pairs), self._long_documents)
 
     def _batch_logits(self, batch: Sequence[EncodedPair]) -> Floats:
-        return self._read(self._session.run(self._collate(batch)))
+        return self._read(self._run(self._collate(batch)))
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The graph's output for one batch, through the head where that lies beside the graph."""
+        output = self._session.run(inputs)
+        return self._head(output, inputs["attention_mask"]) if self._head else output
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
         tokenizer = self._tokenizer
@@ -326,7 +335,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _try_out(self) -> NDArray[Any]:
         """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
         inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
-        output = self._session.run(inputs)
+        output = self._run(inputs)
         largest = self._tokenizer.largest_id
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
         try:

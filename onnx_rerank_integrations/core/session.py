@@ -83,12 +83,14 @@ class InferenceSession:
         threads: Threads inside one operator; None for `available_cpus`.
         idle_threads: What those threads do between operators: ``"sleep"`` leaves the cores to others, ``"spin"`` is a
             little quicker on a machine that does nothing else.
-        output_rank: Axes of the output that is read: 2 for a classifier's (B, L), 3 for a language model's (B, T, V).
+        output_ranks: Axes of the output that is read, in order of preference: 2 for a classifier's (B, L), 3 for a
+            vector per token, (B, T, V).
 
     Attributes:
         input_names: The inputs the graph declares, in its order.
         batch_limit: The batch size a graph with a fixed batch axis was exported for; None where it is free.
         fixed_length: The T a graph with a fixed token axis was exported for; None where it is free.
+        output_rank: Axes of the output that is read, one of `output_ranks`.
 
     Raises:
         InvalidModelError: The file is no ONNX graph this onnxruntime can read.
@@ -102,20 +104,19 @@ class InferenceSession:
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         idle_threads: IdleThreads = "sleep",
-        output_rank: Literal[2, 3] = 2,
+        output_ranks: Sequence[int] = (2,),
     ) -> None:
         self._path = path
         self._providers: list[Provider] = list(providers or ["CPUExecutionProvider"])
         self._threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
-        self._output_rank = output_rank
         self._lock = threading.Lock()
         check_providers(self._providers)
         session = self._open()
         self._session: Any = session
         self._inputs = {node.name: node for node in session.get_inputs()}
         self.input_names: tuple[str, ...] = tuple(self._inputs)
-        self._output = choose_output(session.get_outputs(), output_rank, path)
+        self._output, self.output_rank = choose_output(session.get_outputs(), output_ranks, path)
         shape = next((node.shape for node in session.get_inputs() if node.name == "input_ids"), [None, None])
         self.batch_limit = shape[0] if isinstance(shape[0], int) else None
         self.fixed_length = shape[1] if isinstance(shape[1], int) else None
@@ -143,7 +144,7 @@ class InferenceSession:
         logits = np.asarray(output)
         if logits.ndim == 1:
             logits = logits[:, None]
-        if len(logits) != rows or logits.ndim != self._output_rank:
+        if len(logits) != rows or logits.ndim != self.output_rank:
             raise UnsupportedModelError(
                 f"The model's output {self._output!r} has shape {logits.shape} for a batch of {rows}; a cross-encoder "
                 f"gives one row of logits per pair.\nCheck that {self._path.name} is a sequence classifier, not an "
@@ -204,18 +205,17 @@ class InferenceSession:
         self._lock = threading.Lock()
 
 
-def choose_output(outputs: Sequence[Any], rank: int, path: Path) -> str:
-    """The name of the output that holds the logits: ``logits``, else the first of the right rank."""
-    fitting = [output.name for output in outputs if _could_have(output, rank)]
-    if "logits" in fitting:
-        return "logits"
-    if not fitting:
-        shapes = ", ".join(f"{output.name} {output.shape}" for output in outputs)
-        raise UnsupportedModelError(
-            f"No output of {path.name} is a score per pair: {shapes}. Embedding models and bare encoders give a vector "
-            "per token.\nUse a cross-encoder exported with its classification head."
-        )
-    return str(fitting[0])
+def choose_output(outputs: Sequence[Any], ranks: Sequence[int], path: Path) -> tuple[str, int]:
+    """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank."""
+    for rank in ranks:
+        fitting = [str(output.name) for output in outputs if _could_have(output, rank)]
+        if fitting:
+            return ("logits" if "logits" in fitting else fitting[0]), rank
+    shapes = ", ".join(f"{output.name} {output.shape}" for output in outputs)
+    raise UnsupportedModelError(
+        f"No output of {path.name} is a score per pair: {shapes}. Embedding models and bare encoders give a vector per "
+        "token.\nUse a cross-encoder exported with its classification head."
+    )
 
 
 def _could_have(output: Any, rank: int) -> bool:
