@@ -256,10 +256,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             idle_threads=idle_threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
-        self._head = head if self._session.output_rank == 3 else None
+        self._head = head if self._session.graph.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
-            max_length=chosen_max_length(max_length, files, self._session.fixed_length),
+            max_length=chosen_max_length(max_length, files, self._session.graph.fixed_length),
             truncation=truncation,
             truncation_side=files.tokenizer_config.get("truncation_side") or "right",
             padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
@@ -302,7 +302,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         owners = np.array([one.pair for one in encoded])
         begins_pair = np.diff(owners, prepend=-1) > 0
         logits = np.empty(len(encoded))
-        limit = self._session.batch_limit or batch_size
+        limit = self._session.graph.batch_limit or batch_size
         for batch in plan([one.length for one in encoded], self._token_budget, limit):
             logits[batch] = self._batch_logits([encoded[place] for place in batch])
             advance(int(begins_pair[batch].sum()))
@@ -318,7 +318,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
         tokenizer = self._tokenizer
-        length = self._session.fixed_length
+        length = self._session.graph.fixed_length
         return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
