@@ -86,6 +86,8 @@ class Session(Protocol):
 
     def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]: ...
 
+    def narrow(self) -> Session: ...
+
 
 class InferenceSession:
     """One ONNX graph, opened once and shared by any number of threads.
@@ -140,6 +142,12 @@ class InferenceSession:
         """
         (output,) = self._live().run([self.graph.output_name], self.graph.feeds(arrays))
         return self.graph.logits(output, len(arrays["input_ids"]))
+
+    def narrow(self) -> InferenceSession:
+        """The same graph for callers that run several batches at once, with one thread each."""
+        return InferenceSession(
+            self._path, providers=self._providers, threads=1, output_ranks=(self.graph.output_rank,)
+        )
 
     def _live(self) -> Any:
         """The session; opened anew in a forked child, which can't use its parent's threads."""
