@@ -188,7 +188,8 @@ class RerankOptions(EncoderOptions):
     )
     activation: Activation = Field(
         default="sigmoid",
-        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
+        description="Scale of the reported scores: sigmoid for 0..1, identity for raw logits, model for what the "
+        "model's config asks for.",
     )
     text: Literal["content"] | Annotated[list[str], Field(min_length=1)] | Callable[[Any], str] = Field(
         default="content",

@@ -82,7 +82,6 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, ScoreError, TextCrossEncoder, TextCrossEncoderBase
-from onnx_rerank_integrations import langchain as door
 from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder
 from onnx_rerank_integrations.langchain import OnnxCrossEncoderModel, OnnxRerank
 from tests.parity import fixtures
@@ -92,11 +91,12 @@ WORDS = ["c", "z", "a", "k", "c", "b"]
 BEST_FIRST = ["z", "k", "c", "c", "b", "a"]
 
 QUESTION = "what do bees do in winter"
+ANSWER = "In winter the bees stay in the hive and live on their honey."
 PASSAGES = [
     "Copper turns green in the rain, iron turns brown.",
-    "They stay in the hive, close together, and live on their honey.",
+    ANSWER,
     "From the sea, from dry lakes, and from mines deep under the hills.",
-    "The keeper repairs the old lighthouse before sunrise.",
+    "What do they do? What do you do? Whatever they do in the evening, do it in the morning.",
     "Bees fly out in spring, when the first flowers open.",
     "In winter the baker starts at three, in summer at four.",
     "A hive is made of wood and stands in the orchard.",
@@ -116,9 +116,9 @@ def rerank(folder: Path) -> OnnxRerank:
 
 
 @pytest.fixture(scope="module")
-def bert() -> OnnxRerank:
-    """A small BERT with a vocabulary of real words; its scores were made by PyTorch."""
-    return OnnxRerank(model=fixtures.folder("bert"), max_length=fixtures.scores("bert")["max_length"], top_n=3)
+def embedded() -> OnnxRerank:
+    """The model that is in the package, for real text."""
+    return OnnxRerank(model="embedded", top_n=3)
 
 
 def documents_of(*texts: str) -> list[Document]:
@@ -259,10 +259,10 @@ def test_something_else_than_a_document_names_its_index(wrong: Any, rerank: Onnx
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t", "🐤🐤", "\ud800", "a\x00b", "a " * 500_000, "x" * 1_000_000])
-def test_odd_texts_are_ranked_not_fatal(text: str, bert: OnnxRerank) -> None:
+def test_odd_texts_are_ranked_not_fatal(text: str, embedded: OnnxRerank) -> None:
     documents = documents_of(PASSAGES[0], text, PASSAGES[1])
 
-    ranked = bert.compress_documents(documents, QUESTION)
+    ranked = embedded.compress_documents(documents, QUESTION)
 
     assert sorted(document.metadata["place"] for document in ranked) == [0, 1, 2]
     assert all(document.page_content == documents[document.metadata["place"]].page_content for document in ranked)
@@ -315,10 +315,10 @@ def test_batching_changes_neither_scores_nor_order() -> None:
 # 9: async and threads
 
 
-async def test_async_gives_what_sync_gives(bert: OnnxRerank) -> None:
+async def test_async_gives_what_sync_gives(embedded: OnnxRerank) -> None:
     documents = documents_of(*PASSAGES)
 
-    assert await bert.acompress_documents(documents, QUESTION) == bert.compress_documents(documents, QUESTION)
+    assert await embedded.acompress_documents(documents, QUESTION) == embedded.compress_documents(documents, QUESTION)
 
 
 async def test_the_loop_keeps_ticking_during_a_call(rerank: OnnxRerank) -> None:
@@ -340,20 +340,20 @@ async def test_the_loop_keeps_ticking_during_a_call(rerank: OnnxRerank) -> None:
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 4])
-async def test_concurrent_calls_give_what_serial_ones_give(max_concurrency: int, bert: OnnxRerank) -> None:
-    several = bert.model_copy(update={"max_concurrency": max_concurrency})
+async def test_concurrent_calls_give_what_serial_ones_give(max_concurrency: int, embedded: OnnxRerank) -> None:
+    several = embedded.model_copy(update={"max_concurrency": max_concurrency})
     calls = [(documents_of(*PASSAGES[place:], *PASSAGES[:place]), f"{QUESTION} {place}") for place in range(8)]
     serial = [several.compress_documents(*call) for call in calls]
 
     assert await asyncio.gather(*(several.acompress_documents(*call) for call in calls)) == serial
 
 
-def test_eight_threads_give_what_one_gives(bert: OnnxRerank) -> None:
+def test_eight_threads_give_what_one_gives(embedded: OnnxRerank) -> None:
     calls = [(documents_of(*PASSAGES[place % 8 :]), f"{QUESTION} {place}") for place in range(40)]
-    serial = [bert.compress_documents(*call) for call in calls]
+    serial = [embedded.compress_documents(*call) for call in calls]
 
     with ThreadPoolExecutor(8) as pool:
-        assert list(pool.map(lambda call: bert.compress_documents(*call), calls)) == serial
+        assert list(pool.map(lambda call: embedded.compress_documents(*call), calls)) == serial
 
 
 async def test_a_cancelled_await_leaves_it_usable(rerank: OnnxRerank) -> None:
@@ -376,10 +376,10 @@ async def test_a_cancelled_await_leaves_it_usable(rerank: OnnxRerank) -> None:
     assert texts_of(await slow.acompress_documents(documents_of(*WORDS), "q")) == BEST_FIRST
 
 
-def test_two_event_loops_in_a_row(bert: OnnxRerank) -> None:
-    first, second = (asyncio.run(bert.acompress_documents(documents_of(*PASSAGES), QUESTION)) for _ in range(2))
+def test_two_event_loops_in_a_row(embedded: OnnxRerank) -> None:
+    first, second = (asyncio.run(embedded.acompress_documents(documents_of(*PASSAGES), QUESTION)) for _ in range(2))
 
-    assert first == second == bert.compress_documents(documents_of(*PASSAGES), QUESTION)
+    assert first == second == embedded.compress_documents(documents_of(*PASSAGES), QUESTION)
 
 
 def test_a_race_of_first_calls_opens_the_model_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -766,20 +766,21 @@ def passages() -> Iterator[BaseRetriever]:
 
 
 @pytest.fixture(scope="module")
-def retriever(passages: BaseRetriever, bert: OnnxRerank) -> ContextualCompressionRetriever:
-    return ContextualCompressionRetriever(base_compressor=bert, base_retriever=passages)
+def retriever(passages: BaseRetriever, embedded: OnnxRerank) -> ContextualCompressionRetriever:
+    return ContextualCompressionRetriever(base_compressor=embedded, base_retriever=passages)
 
 
 async def test_the_compression_retriever(
-    retriever: ContextualCompressionRetriever, passages: BaseRetriever, bert: OnnxRerank
+    retriever: ContextualCompressionRetriever, passages: BaseRetriever, embedded: OnnxRerank
 ) -> None:
     found = passages.invoke(QUESTION)
-    scores = bert.encoder.rerank(QUESTION, texts_of(found), activation="sigmoid")
+    scores = embedded.encoder.rerank(QUESTION, texts_of(found), activation="sigmoid")
     best_first = sorted(zip(scores, texts_of(found), strict=True), reverse=True)[:3]
 
     ranked = retriever.invoke(QUESTION)
 
-    assert texts_of(ranked) == [text for _, text in best_first] != texts_of(found)[:3]
+    assert texts_of(ranked) == [text for _, text in best_first]
+    assert texts_of(ranked)[0] == ANSWER != found[0].page_content
     assert scores_of(ranked) == pytest.approx([score for score, _ in best_first])
     assert all(document.metadata["source"].startswith("page ") for document in ranked)
     assert await retriever.ainvoke(QUESTION) == ranked
@@ -838,6 +839,7 @@ async def test_an_agent_uses_the_tool(retriever: ContextualCompressionRetriever)
     for answer in (sync, asynchronous):
         [message] = [message for message in answer["messages"] if isinstance(message, ToolMessage)]
         assert message.artifact == retriever.invoke(QUESTION)
+        assert message.content.startswith(ANSWER)
         assert answer["messages"][-1].content == "They stay in the hive."
     assert [len(rerank_runs([root])) for root in collector.traced_runs] == [1, 1]
 
@@ -878,16 +880,16 @@ async def test_a_runnables_call_is_one_run(rerank: OnnxRerank) -> None:
     assert collector.traced_runs[0].metadata["mine"] == 1
 
 
-async def test_a_chain(passages: BaseRetriever, bert: OnnxRerank) -> None:
+async def test_a_chain(passages: BaseRetriever, embedded: OnnxRerank) -> None:
     chain = (
         {"query": RunnablePassthrough(), "documents": passages}
-        | bert.as_runnable()
+        | embedded.as_runnable()
         | (lambda documents: {"context": "\n".join(texts_of(documents))})
         | ChatPromptTemplate.from_template("{context}")
         | RunnableLambda(lambda prompt: prompt.to_messages()[0].content)
         | StrOutputParser()
     )
-    expected = "\n".join(texts_of(bert.compress_documents(passages.invoke(QUESTION), QUESTION)))
+    expected = "\n".join(texts_of(embedded.compress_documents(passages.invoke(QUESTION), QUESTION)))
     collector = RunCollectorCallbackHandler()
 
     assert chain.invoke(QUESTION, {"callbacks": [collector]}) == expected
@@ -993,9 +995,9 @@ class TestStandardRetrieverSuite(RetrieversIntegrationTests):
     def retriever_constructor(self) -> Any:
         def construct(k: int = 3) -> ContextualCompressionRetriever:
             store = InMemoryVectorStore.from_texts(PASSAGES, HashedWords())
-            rerank = OnnxRerank(model=fixtures.folder("bert"), max_length=64, top_n=k)
             return ContextualCompressionRetriever(
-                base_compressor=rerank, base_retriever=store.as_retriever(search_kwargs={"k": 6})
+                base_compressor=OnnxRerank(model="embedded", top_n=k),
+                base_retriever=store.as_retriever(search_kwargs={"k": 6}),
             )
 
         return construct
@@ -1005,10 +1007,6 @@ class TestStandardRetrieverSuite(RetrieversIntegrationTests):
         return QUESTION
 
 
-EMBEDDED = Path(door.__file__).parent / "models" / "embedded"
-
-
-@pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded model isn't in this tree")
 @pytest.mark.parametrize("documented", [OnnxRerank, OnnxCrossEncoderModel])
 def test_the_docstrings_examples_are_true(documented: type) -> None:
     [example] = [test for test in doctest.DocTestFinder(recurse=False).find(documented) if test.examples]
