@@ -7,8 +7,10 @@ Large files redirect to a second host name (`localhost` beside `127.0.0.1`), as 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Mapping
@@ -64,8 +66,7 @@ class LocalHub:
         self._faults: list[Fault] = []
         self._lock = threading.Lock()
         handler = type("Handler", (_Handler,), {"hub": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._is_running = False
 
@@ -86,11 +87,12 @@ class LocalHub:
         self.stop()
 
     def stop(self) -> None:
-        """Connections are refused from now on."""
+        """Connections are refused from now on, and those that clients keep open are closed."""
         if self._is_running:
             self._is_running = False
             self._server.shutdown()
             self._server.server_close()
+            self._server.close_connections()
 
     def add(self, repo_id: str, files: Mapping[str, bytes], branch: str = "main") -> str:
         """Commits `files` (all of them, as git does) to a branch; gives the commit."""
@@ -131,6 +133,26 @@ class LocalHub:
                     fault.times -= 1
                     return fault
         return None
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self._connections: list[socket.socket] = []
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        self._connections.append(request)
+        super().process_request(request, client_address)
+
+    def close_connections(self) -> None:
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that went away is no news on stderr."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -286,11 +308,13 @@ def point_client_at(hub: LocalHub, home: Path, monkeypatch: pytest.MonkeyPatch) 
 
     Only addresses and folders are patched: the client, its HTTP library and its cache are the real ones.
     """
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     cache = home / "hub"
     monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
+    template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for module in (constants, file_download):  # versions below 1.0 keep a copy of their own
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
     if hasattr(constants, "HF_URL_HOSTS"):
         monkeypatch.setattr(constants, "HF_URL_HOSTS", frozenset({"127.0.0.1"}))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))

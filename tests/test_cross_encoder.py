@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from onnx import TensorProto
 from onnx_rerank_integrations import (
     InputTypeError,
     InputValueError,
+    Pair,
     ProviderError,
     RankedDocument,
     RerankError,
@@ -29,6 +31,7 @@ from onnx_rerank_integrations import (
     TextCrossEncoderBase,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.session import available_cpus
 from tests.toy import VALUES, make_toy, toy_score, toy_tokenizer
 
@@ -180,23 +183,21 @@ def test_nan_names_the_documents_and_gives_no_ranking(toy: TextCrossEncoder) -> 
         toy.rank("q", ["a", "b nan", "c", "b nan"])
 
 
-def test_an_encoder_that_gives_too_few_scores_gives_no_ranking() -> None:
-    class Forgetful(TextCrossEncoderBase):
-        config = {}  # noqa: RUF012
+def test_an_encoder_that_gives_another_number_of_scores_is_an_error(toy: TextCrossEncoder) -> None:
+    class Short(TextCrossEncoderBase):
+        config: Mapping[str, object] = {}
 
-        def logits(self, pairs: object, **options: object) -> np.ndarray:
-            return np.zeros(2)
+        def logits(self, pairs: Sequence[Pair], **options: object) -> Floats:
+            return toy.logits(pairs)[1:]
 
-        def token_count(self, pairs: object) -> int:
-            return 0
+        def token_count(self, pairs: Iterable[Pair]) -> int:
+            return toy.token_count(pairs)
 
-        def truncated(self, pairs: object) -> list[bool]:
-            return []
+        def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+            return toy.truncated(pairs)
 
-    with pytest.raises(ScoreError, match="2 scores for 3 documents"):
-        Forgetful().rank("q", ["a", "b", "c"])
-    with pytest.raises(ScoreError, match="2 scores for 1 documents"):
-        Forgetful().rerank("q", ["a"])
+    with pytest.raises(ScoreError, match="Short gave 2 scores for 3 documents"):
+        Short().rank("q", ["a", "b", "c"])
 
 
 def test_max_length_truncates_and_truncated_says_so(toy_folder: Path) -> None:

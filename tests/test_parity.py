@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_rerank_integrations import TextCrossEncoder
+from onnx_rerank_integrations import InputValueError, TextCrossEncoder
 from tests.parity import fixtures
 
-ONE_LABEL = [name for name in fixtures.names() if len(fixtures.scores(name)["logits"][0]) == 1]
+NEXT_WORD = ["qwen3-reranker", "qwen3-reranker-plain", "mxbai-rerank-v2"]
+PROMPTED = [*NEXT_WORD, "qwen3-seq-cls"]
+ONE_LABEL = [name for name in fixtures.names() if len(fixtures.scores(name)["logits"][0]) == 1 and name not in PROMPTED]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, None])
@@ -43,3 +45,40 @@ def test_three_labels_give_the_softmax_of_the_chosen_one(label: str) -> None:
     scores = encoder.rerank_pairs(reference["pairs"])
 
     assert np.abs(scores - exponentials[:, place] / exponentials.sum(axis=1)).max() < 1e-4
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, None])
+@pytest.mark.parametrize("name", PROMPTED)
+def test_language_models_score_as_the_original_recipe_does(name: str, batch_size: int | None) -> None:
+    reference = fixtures.scores(name)
+    logits = np.array(reference["logits"])  # of the words for no and yes, or of the one label
+    expected = logits[:, 1] - logits[:, 0] if name in NEXT_WORD else logits[:, 0]
+    # Qwen3-Reranker's own code lets a query of 1,000 characters crowd out the document; here it may not.
+    longest_query = 500 if name.startswith("qwen3") else 2000
+    comparable = [place for place, (query, _) in enumerate(reference["pairs"]) if len(query) < longest_query]
+    encoder = TextCrossEncoder(fixtures.folder(name), max_length=reference["max_length"])
+
+    scores = np.array(encoder.rerank_pairs(reference["pairs"], batch_size=batch_size))
+
+    assert any(encoder.truncated([reference["pairs"][place] for place in comparable]))
+    assert np.abs(scores - expected)[comparable].max() < 1e-4
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_a_long_query_leaves_a_language_model_room_for_the_document(name: str) -> None:
+    encoder = TextCrossEncoder(fixtures.folder(name), max_length=fixtures.scores(name)["max_length"])
+
+    first, second = encoder.rerank("how long does bread need to rise? " * 100, ["two hours", "an altimeter"])
+
+    assert abs(first - second) > 1e-3
+
+
+@pytest.mark.parametrize("name", PROMPTED)
+def test_an_instruction_changes_the_score_and_an_ordinary_cross_encoder_refuses_it(name: str) -> None:
+    length = fixtures.scores(name)["max_length"]
+    plain = TextCrossEncoder(fixtures.folder(name), max_length=length)
+    told = TextCrossEncoder(fixtures.folder(name), max_length=length, instruction="Find recipes")
+
+    assert abs(plain.rerank("bread", ["two hours"])[0] - told.rerank("bread", ["two hours"])[0]) > 1e-3
+    with pytest.raises(InputValueError, match="this model takes none"):
+        TextCrossEncoder(fixtures.folder("bert"), instruction="Find recipes")

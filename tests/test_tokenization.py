@@ -53,7 +53,7 @@ def test_longest_first_truncates_as_the_library_does(query: str, document: str, 
     expected = library.encode(query, document)
     query_length, document_length = len(query.split()), len(document.split())
 
-    kept = fit_lengths(query_length, document_length, max_length - 3, "longest_first")
+    kept = fit_lengths(query_length, document_length, max_length - 3, "longest_first", 0)
 
     assert kept == (expected.sequence_ids.count(0), expected.sequence_ids.count(1))
 

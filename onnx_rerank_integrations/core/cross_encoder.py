@@ -11,14 +11,14 @@ import logging
 import operator
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
@@ -119,7 +119,7 @@ class TextCrossEncoderBase(ABC):
 
         Raises:
             InputTypeError: The query or a document is no str; the message names the document's index.
-            ScoreError: The model gave NaN or infinity for a document, or another number of scores than there are pairs.
+            ScoreError: The model gave NaN or infinity for a document.
         """
         pairs = pairs_of(query, documents)
         logits = self._checked_logits(pairs, batch_size, show_progress)
@@ -184,7 +184,10 @@ class TextCrossEncoderBase(ABC):
             return np.empty(0)
         logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
         if len(logits) != len(pairs):
-            raise ScoreError(f"The model gave {len(logits)} scores for {len(pairs)} documents. No ranking was made.")
+            raise ScoreError(
+                f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
+                "logits() must give one per pair."
+            )
         check_finite(logits)
         return logits
 
@@ -285,12 +288,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         return logits[inverse]
 
     def _compute(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
-        with tqdm(total=len(pairs), unit="pair", disable=not show_progress) as progress:
-            return np.concatenate(
-                [self._window_logits(window, batch_size, progress.update) for window in windows(pairs)]
-            )
+        with progress_bar(len(pairs), shown=show_progress) as advance:
+            return np.concatenate([self._window_logits(window, batch_size, advance) for window in windows(pairs)])
 
-    def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[float], Any]) -> Floats:
+    def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[int], Any]) -> Floats:
         encoded = self._tokenizer.encode(pairs)
         owners = np.array([one.pair for one in encoded])
         begins_pair = np.diff(owners, prepend=-1) > 0
@@ -560,6 +561,18 @@ class TextCrossEncoder(TextCrossEncoderBase):
             if name != "model_name" and value != defaults.get(name)
         }
         return f"TextCrossEncoder({', '.join([repr(self.model_name), *(f'{k}={v!r}' for k, v in changed.items())])})"
+
+
+@contextmanager
+def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """A tqdm bar on stderr, as the function that moves it on by so many pairs."""
+    if not shown:
+        yield lambda pairs: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="pair") as bar:
+        yield bar.update
 
 
 def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:

@@ -173,7 +173,7 @@ def _locate(
     model_file: str | None,
     expected_sha256: str | None,
 ) -> ModelFiles:
-    model = str(_path("model_name", model_name)) if not isinstance(model_name, str) else model_name
+    model = _text("model_name", model_name)
     expected_sha256 = _checked_sha256(expected_sha256)
     description = registry.find(model)
     preferred = description.model_file if description else None
@@ -402,9 +402,13 @@ def _check_sha256(model: str, path: Path, expected: str) -> None:
 
 
 def _path(argument: str, value: str | os.PathLike[str] | None) -> Path | None:
-    if value is not None and not isinstance(value, str | os.PathLike):
+    return None if value is None else Path(_text(argument, value))
+
+
+def _text(argument: str, value: str | os.PathLike[str]) -> str:
+    if not isinstance(value, str | os.PathLike):
         raise InputTypeError(f"{argument} must be a str or a path, got {type(value).__name__}")
-    return None if value is None else Path(value)
+    return os.fspath(value)
 
 
 def _checked_sha256(digest: str | None) -> str | None:

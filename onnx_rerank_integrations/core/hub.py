@@ -43,11 +43,11 @@ _Result = TypeVar("_Result")
 
 OUR_FOLDER = "onnx-rerank"
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_HASH = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _BUSY = frozenset({429, 500, 502, 503, 504})
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts
 _PATIENCE = 15.0  # seconds; huggingface_hub from 1.0 on has waited longer by itself when it gives up
-_CACHE_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS})
+_CACHE_ERRNOS = frozenset({errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,10 +256,10 @@ def open_repository(
     if cached and not options.refresh and (cached.is_listed or is_complete(cached)):
         return cached
     if why_offline:
-        if cached and cached.holds_a_model:
+        if cached and cached.holds_a_model and not options.refresh:
             return cached
         raise ModelNotFoundError(
-            f"{model!r} (revision {options.revision!r}) isn't in the cache {cache}, "
+            f"{model!r} (revision {options.revision!r}) isn't in the cache {cache}, or is to be fetched anew, "
             f"and the network is off: {why_offline}.\n{ways_on(model)}"
         )
     try:
@@ -491,11 +491,15 @@ def _visible_bar() -> type:
 
 
 def _blob_name(path: Path) -> str | None:
-    """The hash that the cache names a file's blob after. One link only: a shared store names its files otherwise."""
+    """The sha256 that the cache names a large file's blob after, None for others.
+
+    Only the first link is followed: a shared store names its files by another hash. Names of 40 digits aren't trusted,
+    as proxies make up such ETags.
+    """
     if not path.is_symlink():
         return None
     name = PureWindowsPath(os.readlink(path)).name
-    return name if _HASH.fullmatch(name) else None
+    return name if _SHA256.fullmatch(name) else None
 
 
 def _discard(path: Path) -> None:

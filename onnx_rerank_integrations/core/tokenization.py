@@ -31,6 +31,9 @@ LongDocuments = Literal["truncate", "max", "mean", "first"]
 QUERY_SHARE = 0.5
 """With ``truncation="only_second"`` and with windows, the part of the room for text that a query may fill."""
 
+PROMPT_QUERY_SHARE = 0.75
+"""The same within a prompt, as mxbai-rerank-v2 has it; Qwen3-Reranker's own code lets a query push out the document."""
+
 WINDOW_OVERLAP = 0.25
 """Windows of a long document share this part of their document tokens with the one before."""
 
@@ -158,6 +161,8 @@ class PairTokenizer:
                 f"max_length={max_length} leaves no room for a query and a document beside the {special_tokens} "
                 f"special tokens of this model: use {special_tokens + 2} or more"
             )
+        room_and_between = self._room + (len(self._template.between) if prompt else 0)
+        self._query_room = int(room_and_between * self._wording.query_share)
         self._truncation: Truncation = "only_second" if prompt else truncation
         self._truncation_side = truncation_side
         self._long_documents: LongDocuments = long_documents
@@ -177,12 +182,12 @@ class PairTokenizer:
         ]
 
     def _truncate(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
-        query_length, document_length = fit_lengths(len(query), len(document), self._room, self._truncation)
+        query_length, document_length = self._fit_lengths(len(query), len(document), self._truncation)
         truncated = query_length < len(query) or document_length < len(document)
         yield self._join(pair, self._cut_query(query, query_length), self._cut(document, document_length), truncated)
 
     def _windows(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
-        query_length, window = fit_lengths(len(query), len(document), self._room, "only_second")
+        query_length, window = self._fit_lengths(len(query), len(document), "only_second")
         cut_query = self._cut_query(query, query_length)
         for start in window_starts(len(document), window):
             part = document[start : start + window]
@@ -190,6 +195,9 @@ class PairTokenizer:
             yield self._join(pair, cut_query, part, truncated)
             if self._long_documents == "first":
                 return
+
+    def _fit_lengths(self, query: int, document: int, truncation: Truncation) -> tuple[int, int]:
+        return fit_lengths(query, document, self._room, truncation, self._query_room)
 
     def _join(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], truncated: bool) -> EncodedPair:
         ids, type_ids = self._template.join(query, document)
@@ -257,12 +265,14 @@ class Wording:
         query: The words that a query becomes.
         document: The words that a document becomes.
         query_tail: Tokens at the end of each query that stay when it is cut.
+        query_share: The part of the room that a query may fill where only the document is truncated.
         template: The prompt's fixed parts; None for the tokenizer's own pair template.
     """
 
     query: Callable[[str], str] = str
     document: Callable[[str], str] = str
     query_tail: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    query_share: float = QUERY_SHARE
     template: Template | None = None
 
 
@@ -281,6 +291,7 @@ def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None) -> W
         query=lambda text: query.format(query=text, instruction=asked) + prompt.query_tail,
         document=lambda text: prompt.document.format(document=text),
         query_tail=segment([prompt.query_tail]).ids,
+        query_share=PROMPT_QUERY_SHARE,
         template=Template(
             before=segment(text.format(instruction=asked) for text in prompt.before),
             query_type=0,
@@ -337,16 +348,17 @@ def clean(text: str) -> str:
     return text
 
 
-def fit_lengths(query: int, document: int, room: int, truncation: Truncation) -> tuple[int, int]:
+def fit_lengths(query: int, document: int, room: int, truncation: Truncation, query_room: int) -> tuple[int, int]:
     """How many tokens of a query and of a document are kept, so that their sum is at most `room`.
 
     ``"longest_first"`` gives the same numbers as the tokenizers library (``truncate_encodings``): the shorter text is
     kept whole where it takes at most half of the room, otherwise both get half and the second the odd token.
+    ``"only_second"`` cuts a query to `query_room` first.
     """
     if query + document <= room:
         return query, document
     if truncation == "only_second":
-        kept = min(query, int(room * QUERY_SHARE))
+        kept = min(query, query_room)
         return kept, min(document, room - kept)
     half = room // 2
     if query <= document:

@@ -1,0 +1,171 @@
+"""Who is measured, each behind the same two calls: load a model folder with so many threads, score groups of texts.
+
+Nothing but the standard library is imported until a contender is loaded, so each sample's process holds one contender
+only. All give raw logits, so that their scores can be compared, but FlashRank, which has none.
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from benchmarks.texts import Group
+
+# Scores one workload: a number for each pair, in the order of the groups.
+Scorer = Callable[[Sequence[Group]], list[float]]
+
+MAX_LENGTH = 512
+FASTEMBED_BATCHES = (1, 2, 4, 8, 16, 32, 64)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to score.
+
+    Attributes:
+        load: Gives the scorer of a model folder at a number of threads.
+        environment: Name of the environment it runs in; None is the running one.
+        sigmoid: Whether it gives sigmoids and not logits.
+        exact: Whether its scores must equal the reference's (fp32), or only be near them (int8, bf16).
+        weights: The files of a model folder it reads; without them it sits that model out.
+    """
+
+    name: str
+    label: str
+    load: Callable[[Path, int], Scorer]
+    environment: str | None = None
+    sigmoid: bool = False
+    exact: bool = True
+    weights: str = "onnx/model.onnx"
+
+
+def _pairs(groups: Sequence[Group]) -> list[tuple[str, str]]:
+    return [(query, document) for query, documents in groups for document in documents]
+
+
+def _load_fastembed(folder: Path, threads: int, batch_size: int) -> Scorer:
+    from fastembed.common.model_description import ModelSource
+    from fastembed.rerank.cross_encoder import TextCrossEncoder
+
+    name = f"local/{folder.name}"
+    TextCrossEncoder.add_custom_model(model=name, sources=ModelSource(hf=name), model_file="onnx/model.onnx")
+    encoder = TextCrossEncoder(name, specific_model_path=str(folder), threads=threads, cuda=False)
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        if len(groups) == 1:
+            [(query, documents)] = groups
+            return list(encoder.rerank(query, documents, batch_size=batch_size))
+        return list(encoder.rerank_pairs(_pairs(groups), batch_size=batch_size))
+
+    return score
+
+
+def fastembed(batch_size: int) -> Contender:
+    """FastEmbed at a batch size; 64 is its default."""
+    label = "FastEmbed, default (64)" if batch_size == 64 else f"FastEmbed, batch {batch_size}"
+    return Contender(f"fastembed@{batch_size}", label, partial(_load_fastembed, batch_size=batch_size))
+
+
+def _load_flashrank(folder: Path, threads: int) -> Scorer:
+    import onnxruntime
+    from flashrank import Ranker, RerankRequest
+
+    # FlashRank has no option for threads and `flashrank.Ranker` is its class, hence the module by its full name: there
+    # its onnxruntime is replaced by one whose sessions get our number of threads.
+    module: Any = sys.modules["flashrank.Ranker"]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    module.ort = SimpleNamespace(InferenceSession=partial(onnxruntime.InferenceSession, sess_options=options))
+    module.model_file_map[folder.name] = "onnx/model.onnx"
+    ranker = Ranker(model_name=folder.name, cache_dir=str(folder.parent), max_length=MAX_LENGTH, log_level="ERROR")
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        scores: list[float] = []
+        for query, documents in groups:
+            passages = [{"id": index, "text": document} for index, document in enumerate(documents)]
+            ranked = ranker.rerank(RerankRequest(query=query, passages=passages))
+            by_index = {passage["id"]: float(passage["score"]) for passage in ranked}
+            scores += [by_index[index] for index in range(len(documents))]
+        return scores
+
+    return score
+
+
+def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Scorer:
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    options: dict[str, Any] = {}
+    if backend == "onnx":
+        import onnxruntime
+
+        session_options = onnxruntime.SessionOptions()
+        session_options.intra_op_num_threads = threads
+        options = {
+            "file_name": "onnx/model.onnx",
+            "provider": "CPUExecutionProvider",
+            "session_options": session_options,
+        }
+    encoder = CrossEncoder(
+        str(folder), device="cpu", max_length=MAX_LENGTH, backend=backend, model_kwargs=options, local_files_only=True
+    )
+    identity = torch.nn.Identity()
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        scores = encoder.predict(_pairs(groups), activation_fn=identity, show_progress_bar=False)
+        return [float(value) for value in scores]
+
+    return score
+
+
+def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
+    from onnx_rerank_integrations import TextCrossEncoder
+
+    encoder = TextCrossEncoder(folder, threads=threads, **options)
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        if len(groups) == 1:
+            [(query, documents)] = groups
+            return encoder.rerank(query, documents)
+        return encoder.rerank_pairs(_pairs(groups))
+
+    return score
+
+
+REFERENCE = "sentence-transformers"
+
+PEERS = (
+    fastembed(64),
+    Contender("flashrank", "FlashRank", _load_flashrank, sigmoid=True),
+    Contender(
+        REFERENCE,
+        "sentence-transformers, torch",
+        partial(_load_sentence_transformers, backend="torch"),
+        weights="model.safetensors",
+    ),
+    Contender(
+        "sentence-transformers-onnx",
+        "sentence-transformers, ONNX",
+        partial(_load_sentence_transformers, backend="onnx"),
+        environment="st-onnx",
+    ),
+)
+
+OURS = (
+    Contender("ours", "this package, plain graph", _load_ours),
+    Contender("ours-first-token", "this package, first-token graph", partial(_load_ours, optimize="auto")),
+)
+
+CONTENDERS = {contender.name: contender for contender in PEERS + OURS}
+
+
+def by_name(name: str) -> Contender:
+    """The contender of a name; `fastembed@N` is FastEmbed at batch size N."""
+    if name.startswith("fastembed@"):
+        return fastembed(int(name.removeprefix("fastembed@")))
+    return CONTENDERS[name]

@@ -1,0 +1,48 @@
+"""Environments of their own for peers that can't share ours: made with venv and pip, once, when first asked for."""
+
+import json
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+# optimum-onnx 0.1.0 holds transformers below 4.58; the shared environment has 5.
+PACKAGES = {
+    "st-onnx": ["optimum-onnx[onnxruntime]==0.1.0", "sentence-transformers>=5,<6", "transformers<5", "torch==2.13.0"],
+}
+
+# What a sample's versions are read from, in whichever environment it runs.
+VERSIONED = ("fastembed", "flashrank", "sentence-transformers", "optimum-onnx", "transformers", "torch")
+VERSIONED += ("onnxruntime", "tokenizers", "numpy", "openvino", "onnx-rerank-integrations")
+
+
+class UnavailableEnvironmentError(RuntimeError):
+    """An environment could not be made; the message holds pip's last words."""
+
+
+def python(environment: str | None) -> str:
+    """The interpreter of an environment, made on demand; None is the running one.
+
+    Raises:
+        UnavailableEnvironmentError: pip could not install the packages.
+    """
+    if environment is None:
+        return sys.executable
+    folder = HERE / f".venv-{environment}"
+    interpreter = folder / "bin" / "python"
+    stamp = folder / "packages.json"
+    packages = PACKAGES[environment]
+    if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == packages:
+        return str(interpreter)
+    print(f"making the environment {folder.name}: {', '.join(packages)} ...", flush=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    venv.create(folder, with_pip=True)
+    install = [str(interpreter), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *packages]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise UnavailableEnvironmentError("\n".join(done.stderr.strip().splitlines()[-5:]))
+    stamp.write_text(json.dumps(packages), encoding="utf-8")
+    return str(interpreter)

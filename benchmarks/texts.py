@@ -1,0 +1,112 @@
+"""The texts to score: which workloads there are, and the same prose for every contender. Standard library only."""
+
+import random
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+PROSE = Path(__file__).parent / "data" / "world_factbook.tsv"
+
+QUESTIONS = (
+    "history of {}",
+    "when did {} become independent",
+    "who governs {} today and how was the government chosen",
+    "wars and treaties that shaped the borders of {}",
+    "economy, trade and natural resources of {}",
+    "elections and political parties in {}",
+)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What is scored in one call: `queries` queries, each against its own `documents` passages.
+
+    Attributes:
+        words: Fewest and most words of a passage; the lengths between are equally likely.
+    """
+
+    name: str
+    queries: int
+    documents: int
+    words: tuple[int, int]
+
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is there to show memory and linearity, and not speed."""
+        return self.name.startswith("M-")
+
+    def __str__(self) -> str:
+        query = "query" if self.queries == 1 else "queries"
+        fewest, most = self.words
+        return f"{self.queries} {query} x {self.documents:,} passages of {fewest}-{most} words"
+
+
+# A query and the passages to score against it.
+Group = tuple[str, list[str]]
+
+WORKLOADS = {
+    workload.name: workload
+    for workload in (
+        Workload("W1", 1, 100, (60, 200)),
+        Workload("W2", 1, 1000, (10, 400)),
+        Workload("W2-300", 1, 300, (10, 400)),
+        Workload("W3", 64, 32, (20, 100)),
+        Workload("W4", 1, 10, (10, 30)),
+        Workload("M-1k", 1, 1_000, (20, 120)),
+        Workload("M-10k", 1, 10_000, (20, 120)),
+        Workload("M-100k", 1, 100_000, (20, 120)),
+        # Not timed: short and truncated passages on which all contenders must agree.
+        Workload("check", 2, 16, (5, 500)),
+        Workload("quick", 1, 30, (60, 200)),
+    )
+}
+
+
+@cache
+def prose() -> list[tuple[str, str]]:
+    """(name, paragraph) of each line of the committed prose."""
+    lines = PROSE.read_text(encoding="utf-8").splitlines()
+    return [(name, paragraph) for name, paragraph in (line.split("\t") for line in lines)]
+
+
+def make_groups(workload: Workload, seed: int = 0) -> list[Group]:
+    """The queries and passages of a workload: equal for equal arguments, and no passage twice.
+
+    A passage starts where a sentence starts and runs on, into the next paragraph if need be, until it has its words.
+    Passages of large workloads overlap, but no two are equal.
+    """
+    chance = random.Random(f"{workload}/{seed}")
+    paragraphs = prose().copy()
+    chance.shuffle(paragraphs)
+    words = [word for _, paragraph in paragraphs for word in paragraph.split()]
+    fewest, most = workload.words
+    starts = [
+        place + 1
+        for place, word in enumerate(words[: -most - 1])
+        if re.search(r"[.!?][)\"”’]*$", word) and len(word) > 3
+    ]
+    seen: set[str] = set()
+
+    def next_passage() -> str:
+        while True:
+            start, length = chance.choice(starts), chance.randint(fewest, most)
+            passage = " ".join(words[start : start + length])
+            if passage not in seen:
+                seen.add(passage)
+                return passage
+
+    def next_query() -> str:
+        return chance.choice(QUESTIONS).format(chance.choice(paragraphs)[0])
+
+    return [(next_query(), [next_passage() for _ in range(workload.documents)]) for _ in range(workload.queries)]
+
+
+def first_pairs(groups: list[Group], count: int) -> list[Group]:
+    """The same groups, cut after `count` pairs."""
+    kept: list[Group] = []
+    for query, documents in groups:
+        if count > 0:
+            kept.append((query, documents[:count]))
+        count -= len(documents)
+    return kept

@@ -1,0 +1,69 @@
+"""The command ``onnx-rerank``. Always installed; typer and rich, which it is made of, come with the extra [cli].
+
+    app.py         the list of commands, and what an error of ours does to them
+    options.py     options that several commands share
+    output.py      tables, JSON lines and notes
+    rank.py  models.py  evaluate.py  ...    one command or family of commands each
+
+A command needs nothing but the core until it runs: what an extra brings is imported inside (`needs_extra`).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Sequence
+
+from onnx_rerank_integrations.core.errors import MissingExtraError
+from onnx_rerank_integrations.extras.needs_extra import needs_extra
+
+OUR_ERROR, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
+"""Exit codes. A wrong use is 2, as typer has it; the last two are 128 and the signal's number, as shells have it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Those after the command's name; None for the process's own.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        return _flushed(_run(arguments))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    try:
+        with needs_extra("cli", "The command onnx-rerank"):
+            from onnx_rerank_integrations.extras.cli.app import app
+    except MissingExtraError as error:
+        sys.stderr.write(f"{error}\n")
+        return OUR_ERROR
+    _write_utf8()
+    try:
+        app(arguments if arguments is None else list(arguments), prog_name="onnx-rerank")
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else OUR_ERROR
+    return 0
+
+
+def _write_utf8() -> None:
+    """UTF-8 whatever the locale. A lone surrogate becomes its JSON escape, so that JSON keeps it."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def _flushed(code: int) -> int:
+    """Writes out what is buffered here, where a closed pipe can be met without a traceback."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    return code

@@ -1,0 +1,49 @@
+"""The list of commands, and what an error of ours does to them.
+
+To add a command: write it as a function with typer's annotations in a file beside this one, import what only its extra
+brings inside the function (with `needs_extra`), and name it in `COMMANDS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import typer
+from typer.core import TyperGroup
+
+from onnx_rerank_integrations.core.errors import RerankError
+from onnx_rerank_integrations.extras.cli import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
+from onnx_rerank_integrations.extras.cli.models import download, models
+from onnx_rerank_integrations.extras.cli.rank import rank
+from onnx_rerank_integrations.extras.cli.version import version
+
+COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, version)
+
+
+class Commands(TyperGroup):
+    """Says our errors on stderr and turns them into exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RerankError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(OUR_ERROR) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            raise typer.Exit(PIPE_CLOSED) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Rank texts by relevance to a query with an ONNX cross-encoder, on a plain CPU.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks would show the user's texts
+    rich_markup_mode=None,  # plain help: whole in a pipe, and its examples can be copied
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in COMMANDS:
+    app.command()(command)

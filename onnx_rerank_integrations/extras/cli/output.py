@@ -1,0 +1,66 @@
+"""What commands write: tables and JSON lines on stdout, notes on stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import typer
+
+from onnx_rerank_integrations.extras.markdown import markdown_table, one_line
+from onnx_rerank_integrations.extras.needs_extra import needs_extra
+
+NARROWEST_TEXT = 20
+"""Columns of a terminal that a shortened text keeps; the other cells are wrapped if need be."""
+
+_OTHER_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
+"""Legal inside JSON strings, but some readers of lines would end the line there."""
+
+
+def write_table(
+    headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), shortened: str | None = None
+) -> None:
+    """A table that fits a terminal; elsewhere plain Markdown with nothing cut off.
+
+    Args:
+        headers: One per column.
+        rows: A cell per header each.
+        numbers: The headers whose columns are aligned to the right.
+        shortened: The header whose column gives way where a terminal is narrow.
+    """
+    if not sys.stdout.isatty():
+        typer.echo(markdown_table(headers, rows, numbers=numbers), nl=False)
+        return
+    with needs_extra("cli", "A table on a terminal"):
+        from rich.cells import cell_len
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+    console = Console()
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    table = Table(header_style="bold")
+    for place, header in enumerate(headers):
+        number = header in numbers
+        table.add_column(header, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        if header == shortened:
+            others = (column for other, column in enumerate(zip(headers, *cells, strict=True)) if other != place)
+            taken = sum(max(map(cell_len, column)) for column in others)
+            table.columns[place].no_wrap, table.columns[place].overflow = True, "ellipsis"
+            table.columns[place].max_width = max(console.width - taken - 3 * len(headers) - 1, NARROWEST_TEXT)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.print(table)
+
+
+def write_json_lines(records: Iterable[Mapping[str, Any]]) -> None:
+    """One JSON object per line."""
+    for record in records:
+        typer.echo(json.dumps(record, ensure_ascii=False).translate(_OTHER_LINE_ENDS))
+
+
+def note(message: str) -> None:
+    """Something the user should know that is no error."""
+    typer.echo(f"Note: {message}", err=True)

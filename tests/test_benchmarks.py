@@ -1,0 +1,241 @@
+"""The benchmark's own arithmetic, and one real run of it on a model small enough to build here."""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("psutil", reason="pip install --group benchmarks")
+
+from benchmarks import __main__ as command
+from benchmarks import bars, measure, models, pressure, report, texts
+from benchmarks.measure import Log, Measurement
+from benchmarks.sample import Sample
+
+
+def a_sample(seconds: float, *, noise: float | None = 0.0, peak: int = 100_000_000, texts_bytes: int = 0) -> Sample:
+    """A sample that cost so many CPU seconds and half of them on the clock."""
+    return Sample(
+        cpu_seconds=seconds,
+        wall_seconds=seconds / 2,
+        calls=1,
+        first_score_seconds=0.5,
+        peak_bytes=peak,
+        texts_bytes=texts_bytes,
+        pressure=noise,
+        scores=None,
+        versions={},
+    )
+
+
+def measured(
+    contender: str, seconds: float, *, threads: int = 1, turn: int = 0, noisy: bool = False, workload: str = "W1"
+) -> Measurement:
+    """A kept sample of the MiniLM model."""
+    return Measurement("minilm", workload, contender, threads, turn, 1, noisy, a_sample(seconds))
+
+
+def a_log(path: Path, measurements: list[Measurement]) -> Log:
+    """What a run writes down, of a made-up machine."""
+    about = {
+        "date": "2026-01-31",
+        "machine": {"cpu": "Abacus", "cpus": 2, "flags": [], "memory_gib": 1, "system": "Linux 6, x86_64"},
+        "rounds": 3,
+        "models": {"minilm": "BERT 6x384"},
+        "tokens": {"minilm W1": {"pairs": 100, "mean": 170.0, "p95": 256, "total": 17_000, "squares": 3_000_000}},
+        "versions": {"main": {"onnxruntime": "1.0"}},
+        "limit": {"1": 100e9, "2": 200e9},
+    }
+    return Log(path, about, measurements)
+
+
+class TestTexts:
+    def test_equal_arguments_give_equal_texts_and_another_seed_gives_others(self):
+        workload = texts.WORKLOADS["W3"]
+        assert texts.make_groups(workload) == texts.make_groups(workload)
+        assert texts.make_groups(workload) != texts.make_groups(workload, seed=1)
+
+    def test_a_workload_has_its_queries_and_its_passages_their_lengths_and_none_comes_twice(self):
+        groups = texts.make_groups(texts.WORKLOADS["W3"])
+
+        lengths = [len(document.split()) for _, documents in groups for document in documents]
+        assert len(groups) == 64
+        assert all(len(documents) == 32 for _, documents in groups)
+        assert min(lengths) == 20
+        assert max(lengths) == 100
+        assert len({document for _, documents in groups for document in documents}) == 64 * 32
+
+    def test_the_first_pairs_of_groups_are_cut_across_them(self):
+        groups = [("a", ["1", "2"]), ("b", ["3", "4"]), ("c", ["5"])]
+        assert texts.first_pairs(groups, 3) == [("a", ["1", "2"]), ("b", ["3"])]
+
+
+class TestPressure:
+    def test_the_kernels_text_is_read_in_seconds(self):
+        text = "some avg10=0.27 avg60=0.50 avg300=0.17 total=3816464\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=7\n"
+        assert pressure.parse_pressure(text) == 3.816464
+
+    def test_a_text_without_the_line_is_an_error_and_not_silence(self):
+        with pytest.raises(ValueError, match="some"):
+            pressure.parse_pressure("full avg10=0.00 total=7\n")
+
+    def test_stolen_time_is_the_eighth_of_the_summary(self):
+        assert pressure.parse_stolen("cpu  10 1 20 300 4 0 6 250 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n") == 2.5
+
+    def test_waiting_and_stolen_time_count_against_the_elapsed(self):
+        before = pressure.PressureMark(10.0, 1.0, 5.0)
+        assert pressure.share(before, pressure.PressureMark(20.0, 2.0, 5.5)) == pytest.approx(0.15)
+
+    def test_where_the_kernel_counts_nothing_nothing_is_claimed(self):
+        assert pressure.share(pressure.PressureMark(1.0, None, None), pressure.PressureMark(2.0, None, None)) is None
+
+
+class TestRetries:
+    def test_a_sample_under_pressure_is_taken_again_after_growing_pauses(self):
+        waiting = [a_sample(3, noise=0.5), a_sample(2, noise=0.4), a_sample(1, noise=0.05)]
+        pauses: list[float] = []
+
+        sample, tries, noisy = measure.take_clean(lambda: waiting.pop(0), 3, pauses.append)
+
+        assert (sample.cpu_seconds, tries, noisy) == (1, 3, False)
+        assert pauses == [2.0, 10.0]
+
+    def test_when_pressure_stays_the_least_pressed_sample_is_kept_and_marked(self):
+        waiting = [a_sample(3, noise=0.5), a_sample(2, noise=0.3), a_sample(1, noise=0.4)]
+
+        sample, tries, noisy = measure.take_clean(lambda: waiting.pop(0), 2, lambda seconds: None)
+
+        assert (sample.cpu_seconds, tries, noisy) == (2, 3, True)
+
+    def test_a_sample_of_unknown_pressure_is_kept(self):
+        assert measure.take_clean(lambda: a_sample(1, noise=None), 3, pytest.fail)[1:] == (1, False)
+
+
+class TestScores:
+    def test_the_error_is_the_largest_and_the_correlation_that_of_the_ranks(self):
+        error, correlation = measure.compare_scores([1.0, 2.0, 30.0], [1.0, 2.5, 29.0], sigmoid=False)
+        assert error == 1.0
+        assert correlation == pytest.approx(1.0)
+        assert measure.compare_scores([3.0, 2.0, 1.0], [1.0, 2.0, 3.0], sigmoid=False)[1] == pytest.approx(-1.0)
+
+    def test_sigmoids_are_compared_with_the_references_sigmoids(self):
+        scores = [1 / (1 + math.exp(-logit)) for logit in (-1.0, 0.0, 2.0)]
+        assert measure.compare_scores(scores, [-1.0, 0.0, 2.0], sigmoid=True)[0] < 1e-12
+        assert measure.compare_scores(scores, [-1.0, 0.0, 2.0], sigmoid=False)[0] > 1
+
+    def test_a_score_that_is_no_number_never_passes(self):
+        error, correlation = measure.compare_scores([1.0, math.nan, 3.0], [1.0, 2.0, 3.0], sigmoid=False)
+        assert error > measure.SCORE_TOLERANCE
+        assert correlation < measure.LEAST_CORRELATION
+
+
+class TestFigures:
+    def test_a_figure_is_the_median_of_the_clean_rounds(self):
+        rounds = [measured("ours", 1.0), measured("ours", 2.0), measured("ours", 9.0, noisy=True)]
+        figure = report.figure_of(rounds)
+        assert (figure.seconds, figure.lowest, figure.highest, figure.rounds) == (1.5, 1.0, 2.0, 2)
+        assert not figure.noisy
+
+    def test_without_a_clean_round_the_noisy_ones_are_used_and_marked(self):
+        figure = report.figure_of([measured("ours", 8.0, noisy=True), measured("ours", 9.0, noisy=True)])
+        assert (figure.seconds, figure.noisy) == (8.5, True)
+
+    def test_one_thread_counts_cpu_time_and_two_the_clock(self):
+        assert report.figure_of([measured("ours", 3.0)]).seconds == 3.0
+        assert report.figure_of([measured("ours", 3.0, threads=2)]).seconds == 1.5
+
+    def test_the_search_for_the_best_batch_is_no_round(self):
+        log = [
+            measured("fastembed@64", 9.0, turn=measure.SEARCH),
+            measured("fastembed@8", 1.0, turn=measure.SEARCH),
+            measured("fastembed@64", 4.0),
+            measured("fastembed@4", 2.0),
+            measured("ours", 1.0),
+        ]
+        default, best, ours = report.rows_of(log, "minilm", "W1")
+
+        assert default.figures[1].seconds == 4.0
+        assert best.label == "FastEmbed, best batch (4)"
+        assert (ours.times_faster_than(default, 1), ours.times_faster_than(best, 1)) == (4.0, 2.0)
+        assert ours.times_faster_than(best, 2) is None
+
+    def test_where_the_default_is_the_best_batch_both_rows_say_so(self):
+        log = [measured("fastembed@64", 4.0), measured("fastembed@64", 4.0, threads=2), measured("fastembed@1", 3.0)]
+        default, best = report.rows_of(log, "minilm", "W1")
+        assert best.label == "FastEmbed, best batch (1 / 64)"
+        assert best.figures[2] == default.figures[2]
+
+    def test_each_round_another_contender_is_first(self):
+        assert measure.rotate(["a", "b", "c"], 1) == ["b", "c", "a"]
+        assert measure.rotate(["a", "b", "c"], 3) == ["a", "b", "c"]
+
+
+class TestReport:
+    def test_the_table_shows_ratios_noise_the_limit_and_the_machine(self, tmp_path):
+        log = a_log(
+            tmp_path / "results.json",
+            [
+                measured("fastembed@64", 4.0),
+                measured("fastembed@4", 2.0),
+                measured("ours", 1.25, noisy=True),
+            ],
+        )
+        log.skipped.append({"model": "minilm", "workload": "W1", "contender": "flashrank", "reason": "too large"})
+
+        text = report.document(log)
+
+        flops = 6 * (2 * 17_000 * (4 * 384**2 + 2 * 384 * 1536) + 4 * 3_000_000 * 384)
+        share = f"{100 * flops / 1.25 / 100e9:.0f}"
+        assert "Abacus" in text
+        assert "170 on average, 256 at p95" in text
+        assert f"| this package, plain graph | 1.25 ~ | 3.20 | 1.60 | {share} |" in text
+        assert "flashrank on minilm W1: too large" in text
+
+    def test_results_survive_a_round_trip_through_their_file(self, tmp_path):
+        log = a_log(tmp_path / "run" / "results.json", [measured("ours", 1.0, threads=2, turn=1, noisy=True)])
+        log.add_check("minilm", "ours", 1e-6, 1.0, True)
+
+        log.write()
+
+        assert dataclasses.asdict(Log.read(log.path)) == dataclasses.asdict(log)
+
+    def test_a_bar_is_met_missed_or_not_measured(self, tmp_path):
+        fast = bars.FAST
+        log = a_log(tmp_path / "results.json", [measured("fastembed@64", 4.0), measured(fast, 1.0)])
+        by_text = {bar.asked: bar.met for bar in bars.bars(log)}
+        assert by_text[f"minilm W1: {fast} at least 3.1 times faster than fastembed@64"] is True
+        assert by_text[f"tiny W1: {fast} at least 1.6 times faster than ours"] is None
+
+        slow = a_log(tmp_path / "results.json", [measured("fastembed@64", 2.0), measured(fast, 1.0)])
+        by_text = {bar.asked: bar.met for bar in bars.bars(slow)}
+        assert by_text[f"minilm W1: {fast} at least 3.1 times faster than fastembed@64"] is False
+
+
+@pytest.mark.slow
+def test_a_quick_run_on_a_real_model_writes_table_plot_and_results(tmp_path, monkeypatch):
+    # given a model of one small layer
+    for module in ("torch", "transformers", "matplotlib", "onnx", "fastembed"):
+        pytest.importorskip(module)
+    size = models.ModelSize("micro", "XLM-R", 1, 32, 2, 64, 8_000, ("W4",))
+    monkeypatch.setattr(models, "MODELS", tmp_path)
+    monkeypatch.setattr(models, "SIZES", {"micro": size})
+    monkeypatch.setattr(report, "SIZES", {"micro": size})
+    monkeypatch.setattr(command, "REFERENCE", "ours")
+
+    # when the command runs on it
+    out = tmp_path / "results"
+    command.run(
+        command.parse(["--quick", "--model", "micro", "--only", "ours", "--only", "fastembed@64", "--out", str(out)])
+    )
+
+    # then the samples are in the file, and the reports beside it
+    results = json.loads((out / "results.json").read_text())
+    taken = {(one["contender"], one["threads"]): one["sample"] for one in results["measurements"]}
+    assert {("ours", 1), ("ours", 2), ("fastembed@64", 1), ("fastembed@64", 2)} <= set(taken)
+    assert taken["ours", 1]["cpu_seconds"] > 0
+    assert taken["ours", 1]["peak_bytes"] > 50e6
+    assert {one["contender"] for one in results["checks"] if one["passed"]} == {"ours", "fastembed@64"}
+    assert "this package, plain graph" in (out / "table.md").read_text()
+    assert (out / "plot.png").stat().st_size > 1_000

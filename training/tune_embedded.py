@@ -1,0 +1,153 @@
+"""Chooses the constants of the embedded model on training sources, and writes constants.json.
+
+One constant after the other is moved to its best neighbour on a grid, for three rounds; a move has to gain, so that the
+constants stay plain where nothing is won. Then the scores are calibrated. Nothing here reads an evaluation set.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from formula import Constants, Matches, match, score, token_weights
+from pools import Pool, ndcg_at_10, training_pools
+from sources import read_pairs, read_sections
+from vocabulary import Lexicon, learn_lexicon
+
+TRAINING = Path(__file__).parent
+DATA = TRAINING.parent.parent / "shared" / "data"
+CONSTANTS = TRAINING / "constants.json"
+
+# Where the search starts: plain BM25 saturation with a bonus for adjacent pairs; what is new here is switched off.
+START = Constants(
+    saturation=0.4,
+    length_share=0.4,
+    average_length=70,
+    exact_share=0.0,
+    pair_weights=(0.4, 0.0),
+    pair_saturation=0.3,
+    breadth_terms=12,
+    breadth_power=0.0,
+    breadth_saturation=0.0,
+    stop_factor=0.1,
+    question_factor=0.3,
+    punctuation_factor=0.02,
+    piece_factor=1.0,
+    scale=1.0,
+    offset=0.0,
+    breadth_offset=0.0,
+)
+GRID: dict[str, tuple] = {
+    "saturation": (0.2, 0.3, 0.4, 0.5, 0.6, 0.8),
+    "length_share": (0.3, 0.4, 0.5, 0.6, 0.75),
+    "exact_share": (0.0, 0.15, 0.3, 0.5),
+    "pair_weights": ((0.0, 0.0), (0.2, 0.0), (0.4, 0.0), (0.2, 0.2), (0.2, 0.3), (0.3, 0.3), (0.4, 0.4)),
+    "pair_saturation": (0.15, 0.3, 0.6),
+    "breadth_power": (0.0, 0.15, 0.3, 0.45),
+    "breadth_saturation": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "stop_factor": (0.0, 0.05, 0.1, 0.2),
+    "question_factor": (0.0, 0.1, 0.2, 0.3),
+    "piece_factor": (0.4, 0.6, 0.8, 1.0),
+}
+ROUNDS = 3
+# Smaller gains are noise on 400 queries a pool, and no reason for a move.
+LEAST_GAIN = 0.001
+# Questions are what a reranker mostly gets; long queries count half.
+LONG_SHARE = 0.5
+# Calibration looks at this many of BM25's best irrelevant passages a query.
+HARD_NEGATIVES = 20
+
+
+@dataclass(frozen=True)
+class Task:
+    """A pool and its matches, counted once."""
+
+    pool: Pool
+    matches: Matches
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=DATA, help="folder with train/ (default: %(default)s)")
+    parser.add_argument("--output", type=Path, default=CONSTANTS)
+    arguments = parser.parse_args()
+    pairs, sections = read_pairs(arguments.data), read_sections(arguments.data)
+    constants = choose_constants(learn_lexicon(pairs, sections), training_pools(pairs, sections), log=print)
+    arguments.output.write_text(constants.to_json() + "\n", encoding="utf-8")
+
+
+def choose_constants(lexicon: Lexicon, pools: list[Pool], log: Callable[[str], None] = lambda line: None) -> Constants:
+    """The constants that rank these pools best from `START` on, calibrated on the same pools."""
+    tasks = [Task(pool, match(lexicon, pool.queries, pool.passages, pool.candidates)) for pool in pools]
+    best, value = START, objective(tasks, lexicon, START)
+    log(f"start: {value:.4f}")
+    for _ in range(ROUNDS):
+        for name, choices in GRID.items():
+            trials = [replace(best, **{name: choice}) for choice in choices if choice != getattr(best, name)]
+            values = [objective(tasks, lexicon, trial) for trial in trials]
+            if max(values) > value + LEAST_GAIN:
+                best, value = trials[int(np.argmax(values))], max(values)
+                log(f"{name} = {getattr(best, name)}: {value:.4f}")
+    for task in tasks:
+        bm25, ours = (
+            ndcg_at_10(-np.arange(task.matches.length.size).reshape(task.matches.length.shape), task.pool),
+            (ndcg_at_10(score(task.matches, token_weights(lexicon, best), best)[0], task.pool)),
+        )
+        log(f"  {task.pool.name:32} BM25 {bm25.mean():.4f}  model {ours.mean():.4f}")
+    return calibrate(tasks, lexicon, best, log)
+
+
+def objective(tasks: list[Task], lexicon: Lexicon, constants: Constants) -> float:
+    """Mean nDCG@10 over question pools, plus that over long-query pools times `LONG_SHARE`."""
+    weights = token_weights(lexicon, constants)
+    means: dict[str, list[float]] = {"question": [], "long": []}
+    for task in tasks:
+        scores, _ = score(task.matches, weights, constants)
+        means[task.pool.kind].append(float(ndcg_at_10(scores, task.pool).mean()))
+    return float(np.mean(means["question"]) + LONG_SHARE * np.mean(means["long"]))
+
+
+def calibrate(
+    tasks: list[Task], lexicon: Lexicon, constants: Constants, log: Callable[[str], None] = lambda line: None
+) -> Constants:
+    """Sets scale and offsets so that the sigmoid is 0.5 where relevant and hard irrelevant passages are as likely.
+
+    Logistic regression of relevance on (score, 1, breadth). In each pool the relevant and the irrelevant passages weigh
+    the same, and each pool weighs the same.
+    """
+    rows = list(_calibration_rows(tasks, lexicon, constants))
+    x, y, weight = (np.concatenate(column) for column in zip(*rows, strict=True))
+    solution = np.zeros(3)
+    for _ in range(50):  # Newton's method: it converges in less than ten steps
+        p = 1 / (1 + np.exp(-x @ solution))
+        hessian = (x * (weight * p * (1 - p))[:, None]).T @ x
+        solution += np.linalg.solve(hessian, x.T @ (weight * (y - p)))
+    scale, offset, breadth_offset = (round(float(value), 3) for value in solution)
+    log(f"scale {scale}, offset {offset}, breadth_offset {breadth_offset}")
+    start = 0
+    for task, (part, _, part_weight) in zip(tasks, rows, strict=True):
+        right = ((part @ solution > 0) == (rows_y := y[start : start + len(part)])) @ part_weight / part_weight.sum()
+        start += len(part)
+        log(f"  {task.pool.name:32} right at 0.5: {right:.3f} of {len(rows_y)}")
+    return replace(constants, scale=scale, offset=offset, breadth_offset=breadth_offset)
+
+
+def _calibration_rows(
+    tasks: list[Task], lexicon: Lexicon, constants: Constants
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    weights = token_weights(lexicon, constants)
+    for task in tasks:
+        scores, breadth = score(task.matches, weights, constants)
+        relevant = task.pool.found() > 0
+        hard = ~relevant & (np.cumsum(~relevant, axis=1) <= HARD_NEGATIVES)
+        used = relevant | hard
+        y = relevant[used]
+        x = np.stack([scores[used], np.ones(used.sum()), np.broadcast_to(breadth[:, None], used.shape)[used]], axis=1)
+        yield x, y, np.where(y, 1 / y.sum(), 1 / (~y).sum())
+
+
+if __name__ == "__main__":
+    main()
