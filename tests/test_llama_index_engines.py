@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from onnx_rerank_integrations import TextCrossEncoder
-from tests.parity import fixtures
 
 pytest.importorskip("llama_index.core", reason="needs the extra llama-index")
 
@@ -30,7 +29,7 @@ from llama_index.core.tools import RetrieverTool
 
 from onnx_rerank_integrations.llama_index import OnnxRerank
 
-MODEL = fixtures.folder("bert")
+MODEL = "embedded"
 
 QUERY = "what do bees do in winter"
 TEXTS = [
