@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import time
@@ -158,8 +159,14 @@ def run_sample(
     for line in done.stdout.splitlines():
         if line.startswith(MARKER):
             return Sample(**json.loads(line.removeprefix(MARKER)))
-    words = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-    raise FailedSampleError(f"{words[:300]} (memory limit {limit / 1e9:.1f} GB)")
+    raise FailedSampleError(f"{last_words(done.stderr, done.returncode)} (memory limit {limit / 1e9:.1f} GB)")
+
+
+def last_words(errors: str, status: int) -> str:
+    """What a dead process said of its death: the line that names its exception, else its last one."""
+    lines = errors.strip().splitlines() or [f"no message, exit status {status}"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Fail)\b", line)]
+    return (named or lines)[-1][:300]
 
 
 def take_clean(take: Callable[[], Sample], retries: int, pause: Callable[[float], None]) -> tuple[Sample, int, bool]:
