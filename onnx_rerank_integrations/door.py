@@ -42,6 +42,7 @@ LOADING_OPTIONS = (
     "truncation",
     "special_tokens_in_text",
     "long_documents",
+    "instruction",
     "label",
     "threads",
     "idle_threads",
@@ -51,6 +52,7 @@ LOADING_OPTIONS = (
     "local_files_only",
     "model_file",
     "expected_sha256",
+    "score_cache",
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
@@ -81,6 +83,7 @@ class EncoderOptions(BaseModel):
     truncation: Truncation = "longest_first"
     special_tokens_in_text: SpecialTokensInText = "special"
     long_documents: LongDocuments = "truncate"
+    instruction: str | None = Field(default=None, description="For models that take one; None for the model's own.")
     label: StrictInt | str | None = None
     threads: StrictInt | None = Field(default=None, ge=1, description="Threads of the model; None for all CPUs.")
     idle_threads: IdleThreads = "sleep"
@@ -92,6 +95,9 @@ class EncoderOptions(BaseModel):
     local_files_only: bool = Field(default=False, description="Never ask the network.")
     model_file: str | None = Field(default=None, description='"auto", "fp32", "int8" or a path in the repository.')
     expected_sha256: str | None = None
+    score_cache: StrictInt | str | Path | None = Field(
+        default=None, description="Scores remembered: so many in memory, or in an SQLite file; None for none."
+    )
 
     _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
 
@@ -102,7 +108,7 @@ class EncoderOptions(BaseModel):
         if encoder is self._encoder and not self.lazy_load:
             encoder.load()
 
-    @field_validator("model", "cache_dir")
+    @field_validator("model", "cache_dir", "score_cache")
     @classmethod
     def _paths_as_text(cls, value: Any) -> Any:
         return str(value) if isinstance(value, Path) else value
@@ -182,7 +188,8 @@ class RerankOptions(EncoderOptions):
     )
     activation: Activation = Field(
         default="sigmoid",
-        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
+        description="Scale of the reported scores: sigmoid for 0..1, identity for raw logits, model for what the "
+        "model's config asks for.",
     )
     text: Literal["content"] | Annotated[list[str], Field(min_length=1)] | Callable[[Any], str] = Field(
         default="content",

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
-from onnx_rerank_integrations.door import RerankOptions, check_query, check_top_n, chosen_text
+from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, check_top_n, chosen_text
 from tests.toy import make_toy, toy_score
 
 
@@ -95,6 +95,14 @@ def test_options_out_of_range_are_refused(name: str, value: object, folder: Path
 def test_unknown_options_are_refused(folder: Path) -> None:
     with pytest.raises(ValidationError, match="topn"):
         RerankOptions(model=folder, topn=3)
+
+
+def test_the_doors_take_every_option_of_the_encoder_with_its_default() -> None:
+    encoders = dict(TextCrossEncoder.__init__.__kwdefaults__ or {})
+    for not_ours in ("activation", "lazy_load", "specific_model_path"):  # the doors' own, and a folder goes as model
+        del encoders[not_ours]
+
+    assert {name: RerankOptions.model_fields[name].default for name in LOADING_OPTIONS} == encoders
 
 
 def test_a_ready_encoder_is_used_as_it_is(folder: Path) -> None:
@@ -179,6 +187,7 @@ def test_named_options_survive_json(folder: Path) -> None:
     options = RerankOptions(
         model=folder,
         cache_dir=folder,
+        score_cache=100,
         top_n=None,
         score_threshold=0.0,
         text=["title", "content"],

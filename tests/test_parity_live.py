@@ -1,4 +1,7 @@
-"""PyTorch still gives the logits the parity fixtures were committed with. Needs torch and transformers."""
+"""PyTorch still gives the logits the parity fixtures were committed with.
+
+Needs torch, transformers and sentence-transformers.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,9 @@ import pytest
 from tests.parity.fixtures import names, scores
 
 TOLERANCE = 1e-4
-REASON = "recomputing the parity scores needs torch and transformers: pip install --group parity"
-pytest.importorskip("torch", reason=REASON, exc_type=ImportError)
-pytest.importorskip("transformers", reason=REASON, exc_type=ImportError)
+REASON = "recomputing the parity scores needs torch and more: pip install --group parity onnx"
+for library in ("torch", "transformers", "sentence_transformers", "onnx"):
+    pytest.importorskip(library, reason=REASON, exc_type=ImportError)
 
 
 @pytest.mark.parametrize("name", names())

@@ -49,6 +49,7 @@ class Recipe:
         answers: The tokens whose logits at the last position are the labels, where the model gives its vocabulary's.
         max_length: The longest pair it is scored with, in tokens.
         position_ids: Whether the graph takes positions.
+        modular: Whether it is a cross-encoder of modules; the graph is then its backbone alone.
         past: Whether the graph takes the keys and values of earlier tokens, and gives them back.
     """
 
@@ -62,6 +63,7 @@ class Recipe:
     max_length: int = MAX_LENGTH
     position_ids: bool = False
     past: bool = False
+    modular: bool = False
 
 
 def _vocabulary(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
@@ -155,9 +157,11 @@ def _deberta_v3(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     )
 
 
-def _modernbert(tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+def _modernbert(
+    tokenizer: PreTrainedTokenizerBase, architecture: str = "ModernBertForSequenceClassification"
+) -> PreTrainedConfig:
     return ModernBertConfig(
-        architectures=["ModernBertForSequenceClassification"],
+        architectures=[architecture],
         max_position_embeddings=MAX_LENGTH,
         # One layer that sees everything, one that sees eight tokens on each side.
         global_attn_every_n_layers=2,
@@ -276,5 +280,10 @@ RECIPES: dict[str, Recipe] = {
         answers=("0", "1"),
         max_length=PROMPT_LENGTH,
         position_ids=True,
+    ),
+    "ettin": Recipe(
+        tokenizer=lambda: vocabulary.modernbert(MAX_LENGTH),
+        config=partial(_modernbert, architecture="ModernBertModel"),
+        modular=True,
     ),
 }

@@ -18,7 +18,7 @@ def names(kind: str | None = None) -> list[str]:
 
     Args:
         kind: Only those whose scores.json says so: "pair" (query and document through the tokenizer's template, logits
-            out) or "prompt" (asked as a language model). None gives all.
+            out), "prompt" (asked as a language model), "modules" (a head beside the graph). None gives all.
     """
     found = sorted(path.parent.name for path in _HERE.glob("*/scores.json"))
     return [name for name in found if kind in (None, scores(name)["kind"])]
@@ -40,4 +40,7 @@ def session(name: str) -> InferenceSession:
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return onnxruntime.InferenceSession(folder(name) / "model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    # Threads would cost these graphs more than they bring.
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(folder(name) / "model.onnx", options, providers=["CPUExecutionProvider"])

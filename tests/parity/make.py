@@ -3,7 +3,8 @@
     python -m tests.parity.make               # all of them
     python -m tests.parity.make bert roberta  # these
 
-Needs torch, transformers and onnx. `score` is all a live check needs: it builds the very same PyTorch model again.
+Needs torch, transformers, sentence-transformers and onnx. `score` is all a live check needs: it builds the very same
+PyTorch model again.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from transformers import AutoConfig, AutoTokenizer, DynamicCache, PreTrainedToke
 
 from tests.parity.architectures import RECIPES
 from tests.parity.fixtures import folder, session
+from tests.parity.modular import cross_encoder, head, save_modules
 from tests.parity.prompts import PROMPTS
 from tests.parity.text import INSTRUCTION, PAIRS
 
@@ -43,7 +45,12 @@ def build(name: str) -> tuple[torch.nn.Module, PreTrainedTokenizerBase]:
     recipe = RECIPES[name]
     tokenizer = AutoTokenizer.from_pretrained(folder(name))
     config = AutoConfig.from_pretrained(folder(name), attn_implementation="eager")
-    model = recipe.model(config) if recipe.model else getattr(transformers, config.architectures[0])(config)
+    if recipe.modular:
+        model: torch.nn.Module = cross_encoder(config, tokenizer)
+    elif recipe.model:
+        model = recipe.model(config)
+    else:
+        model = getattr(transformers, config.architectures[0])(config)
     _fill(model, recipe.seed)
     return model.eval(), tokenizer
 
@@ -71,6 +78,8 @@ def _fill(model: torch.nn.Module, seed: int) -> None:
 def score(name: str, pairs: list[Pair], instruction: str | None = None) -> list[list[float]]:
     """Gives PyTorch's logits, one row of labels per pair, one pair at a time and so without padding."""
     model, tokenizer = build(name)
+    if RECIPES[name].modular:
+        return model.predict(pairs, batch_size=1, show_progress_bar=False)[:, None].tolist()
     rows = (model(**encode(name, tokenizer, [pair], instruction)).logits for pair in pairs)
     return [_labels(name, tokenizer, row)[0].tolist() for row in rows]
 
@@ -92,7 +101,7 @@ def encode(
     return dict(tokenizer(queries, documents, **settings))
 
 
-def _labels(name: str, tokenizer: PreTrainedTokenizerBase, logits: Any) -> Any:
+def _labels(name: str, tokenizer: PreTrainedTokenizerBase, logits: Tensor) -> Tensor:
     """Gives (B, L) as it is; of a language model's (B, T, V) the answers' logits after the last token."""
     answers = RECIPES[name].answers
     return logits[:, -1, tokenizer.convert_tokens_to_ids(list(answers))] if answers else logits
@@ -108,27 +117,32 @@ def make(name: str) -> None:
     if not target.exists():
         recipe.tokenizer().save_pretrained(target)
     recipe.config(AutoTokenizer.from_pretrained(target)).save_pretrained(target)
+    if recipe.modular:
+        save_modules(build(name)[0], target)
     export(name, target / "model.onnx")
     logits = score(name, PAIRS)
     difference = verify(name, logits)
     if difference > TOLERANCE:
         raise SystemExit(f"{name}: the exported graph is {difference:.1e} away from PyTorch")
     _write_scores(name, logits)
-    size = sum(path.stat().st_size for path in target.iterdir())
+    size = sum(path.stat().st_size for path in target.rglob("*") if path.is_file())
     print(f"{name}: {size / 1000:.0f} kB, logits' std {np.std(logits):.2f}, graph within {difference:.0e} of PyTorch")
 
 
 def export(name: str, path: Path) -> None:
     """Writes the ONNX graph: batch and sequence dynamic, as inputs what the tokenizer gives and the model uses."""
     model, tokenizer = build(name)
+    result = "logits"
+    if RECIPES[name].modular:
+        model, result = model[0].model, "last_hidden_state"
     # Three tokens of past where there is one at all: a length of zero would be traced as a constant.
     example = _graph_inputs(name, encode(name, tokenizer, PAIRS[:2]), past_length=3)
-    outputs = ["logits"] + [key.replace("past_key_values", "present") for key in example if key.startswith("past")]
+    outputs = [result] + [key.replace("past_key_values", "present") for key in example if key.startswith("past")]
     with warnings.catch_warnings():
         # Traced, not torch.export: the new exporter starts at opset 18 and needs onnxscript.
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            _Graph(model, list(example)).eval(),
+            _Graph(model, list(example), result).eval(),
             tuple(example.values()),
             str(path),
             input_names=list(example),
@@ -141,23 +155,26 @@ def export(name: str, path: Path) -> None:
 
 
 class _Graph(torch.nn.Module):
-    """A model that takes its inputs in order and gives its logits, then what is present, as an ONNX graph does."""
+    """A model that takes its inputs in order and gives its result, then what is present, as an ONNX graph does."""
 
-    def __init__(self, model: torch.nn.Module, inputs: list[str]) -> None:
+    def __init__(self, model: torch.nn.Module, inputs: list[str], result: str) -> None:
         super().__init__()
         self.model = model
         self.inputs = inputs
+        self.result = result
 
     def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
         given = dict(zip(self.inputs, tensors, strict=True))
         past = [given.pop(name) for name in self.inputs if name.startswith("past_key_values")]
         if not past:
-            return self.model(**given).logits
+            return getattr(self.model(**given), self.result)
         cache = DynamicCache()
         for layer, (key, value) in enumerate(zip(past[::2], past[1::2], strict=True)):
             cache.update(key, value, layer)
         output = self.model(**given, past_key_values=cache, use_cache=True)
-        return output.logits, *(tensor for layer in cache.layers for tensor in (layer.keys, layer.values))
+        return getattr(output, self.result), *(
+            tensor for layer in cache.layers for tensor in (layer.keys, layer.values)
+        )
 
 
 def _graph_inputs(name: str, encoded: dict[str, Tensor], *, past_length: int = 0) -> dict[str, Tensor]:
@@ -188,7 +205,7 @@ def _axes(name: str, tensor: str) -> dict[int, str]:
         return {0: "batch_size", 2: total}
     if tensor == "attention_mask":
         return {0: "batch_size", 1: total}
-    if tensor == "logits" and not recipe.answers:
+    if tensor == "logits" and recipe.answers is None:
         return {0: "batch_size"}
     return {0: "batch_size", 1: "sequence_length"}
 
@@ -214,17 +231,22 @@ def verify(name: str, expected: list[list[float]]) -> float:
     batch = _graph_inputs(name, encode(name, tokenizer, PAIRS))
     graph = session(name)
     feed = {tensor.name: batch[tensor.name].numpy() for tensor in graph.get_inputs()}
-    (logits,) = graph.run(["logits"], feed)
-    return float(np.abs(_labels(name, tokenizer, logits) - np.array(expected)).max())
+    result = torch.from_numpy(graph.run(None, feed)[0])
+    if RECIPES[name].modular:
+        with torch.no_grad():
+            logits = head(build(name)[0], result, batch["attention_mask"])
+    else:
+        logits = _labels(name, tokenizer, result)
+    return float((logits - torch.tensor(expected)).abs().max())
 
 
 def _write_scores(name: str, logits: list[list[float]]) -> None:
     recipe = RECIPES[name]
-    libraries = ("torch", "transformers", "tokenizers")
+    libraries = ["torch", "transformers", "tokenizers"] + ["sentence-transformers"] * recipe.modular
     report: dict[str, Any] = {
         "made_by": {library: version(library) for library in libraries}
         | {"python": platform.python_version(), "command": f"python -m tests.parity.make {name}"},
-        "kind": "prompt" if recipe.prompt else "pair",
+        "kind": "prompt" if recipe.prompt else "modules" if recipe.modular else "pair",
         "max_length": recipe.max_length,
         "pairs": PAIRS,
         "logits": logits,
