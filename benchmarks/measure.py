@@ -202,8 +202,8 @@ def check(log: Log, model: str, folder: Path, contenders: Sequence[Contender], t
             continue
         try:
             sample = run_sample(contender, folder, "check", 1, keep_scores=True, timeout=timeout)
-        except (FailedSampleError, environments.UnavailableEnvironmentError) as error:
-            log.skip(model, "*", contender.name, str(error))
+        except (FailedSampleError, environments.UnavailableEnvironmentError) as failure:
+            log.skip(model, "*", contender.name, str(failure))
             continue
         assert sample.scores is not None
         reference = reference or sample.scores

@@ -123,8 +123,7 @@ def speed_table(rows: Sequence[Row], useful_flops: float | None, limit: float) -
             cells.append("-" if figure is None else f"{_seconds(figure.seconds)}{' ~' if figure.noisy else ''}")
             cells += [_times(row.times_faster_than(other, threads)) for other in (default, best)]
             if threads == 1:
-                known = figure is not None and useful_flops is not None
-                cells.append(f"{100 * useful_flops / figure.seconds / limit:.0f}" if known else "-")
+                cells.append(_percent_of_limit(useful_flops, figure, limit))
         last = row.figures[max(row.figures)]
         cells += [f"{last.peak_bytes / 1e6:,.0f}", f"{last.first_score_seconds:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -238,6 +237,12 @@ def plot(log: Log, path: Path) -> None:
 def _seconds(value: float) -> str:
     """Three significant digits."""
     return f"{value:.{max(0, 3 - len(str(int(value))) if value >= 1 else 4)}f}"
+
+
+def _percent_of_limit(useful_flops: float | None, figure: Figure | None, limit: float) -> str:
+    if useful_flops is None or figure is None:
+        return "-"
+    return f"{100 * useful_flops / figure.seconds / limit:.0f}"
 
 
 def _times(value: float | None) -> str:
