@@ -159,6 +159,12 @@ PEERS = (
 OURS = (
     Contender("ours", "this package, plain graph", _load_ours),
     Contender("ours-first-token", "this package, first-token graph", partial(_load_ours, optimize="auto")),
+    Contender(
+        "ours-bf16",
+        "this package, bf16 (OpenVINO)",
+        partial(_load_ours, backend="openvino", precision="bf16"),
+        exact=False,
+    ),
 )
 
 CONTENDERS = {contender.name: contender for contender in PEERS + OURS}
