@@ -83,8 +83,8 @@ SIZES: dict[str, ModelSize | EmbeddedModel] = {
     for size in (
         EmbeddedModel("embedded", ("W1", "W2", "W3", "W4", *MEMORY)),
         ModelSize("tiny", "BERT", 2, 128, 2, 512, 30_522, ("W1", "W2", "W3", "W4", *MEMORY)),
-        ModelSize("minilm", "BERT", 6, 384, 12, 1536, 30_522, ("W1", "W2-300", "W3", "W4")),
-        ModelSize("xlmr", "XLM-R", 12, 768, 12, 3072, 250_002, ("W1", "W4")),
+        ModelSize("minilm", "BERT", 6, 384, 12, 1536, 30_522, ("W1", "W2-100", "W3-8", "W4")),
+        ModelSize("xlmr", "XLM-R", 12, 768, 12, 3072, 250_002, ("W1-20", "W4")),
     )
 }
 
