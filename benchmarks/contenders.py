@@ -156,9 +156,18 @@ PEERS = (
     ),
 )
 
+
+def _ours_int8(way: str) -> Contender:
+    graph = f"onnx/model_int8_{way}.onnx"
+    load = partial(_load_ours, model_file=graph)
+    return Contender(f"ours-int8-{way}", f"this package, int8 {way}", load, exact=False, weights=graph)
+
+
 OURS = (
     Contender("ours", "this package, plain graph", _load_ours),
     Contender("ours-first-token", "this package, first-token graph", partial(_load_ours, optimize="auto")),
+    _ours_int8("static"),
+    _ours_int8("dynamic"),
     Contender(
         "ours-bf16",
         "this package, bf16 (OpenVINO)",

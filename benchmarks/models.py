@@ -95,6 +95,7 @@ def build(size: ModelSize | EmbeddedModel) -> Path:
     del recipe["workloads"]
     stamp = size.folder / "recipe.json"
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == recipe:
+        _quantize(size)
         return size.folder
     shutil.rmtree(size.folder, ignore_errors=True)
     size.folder.mkdir(parents=True)
@@ -105,7 +106,18 @@ def build(size: ModelSize | EmbeddedModel) -> Path:
         _write_tokenizer(size)
         _write_model(size)
     stamp.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    _quantize(size)
     return size.folder
+
+
+def _quantize(size: ModelSize | EmbeddedModel) -> None:
+    """onnx/model_int8_dynamic.onnx, made as most of the hub's `model_quantized.onnx` are; none for the lexical model."""
+    quantized = size.folder / "onnx" / "model_int8_dynamic.onnx"
+    if isinstance(size, EmbeddedModel) or quantized.exists():
+        return
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(size.folder / "onnx" / "model.onnx", quantized, per_channel=True, weight_type=QuantType.QInt8)
 
 
 def _hash_of_sources(size: ModelSize | EmbeddedModel) -> str:
