@@ -1,7 +1,9 @@
 """What the project asks of its speed, and whether a run meets it."""
 
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.measure import THREADS, Log
 from benchmarks.report import BEST, DEFAULT, Row, rows_of
@@ -43,7 +45,7 @@ def _ratios(log: Log) -> Iterator[Bar]:
         rows = {row.name: row for row in rows_of(log.measurements, model, workload)}
         ratio = rows[contender].times_faster_than(rows.get(baseline), 1) if contender in rows else None
         asked = f"{model} {workload}: {contender} at least {least:g} times faster than {baseline}"
-        yield _bar(asked, ratio, lambda value, least=least: value >= least, "{:.2f}")
+        yield _bar(asked, ratio, partial(operator.le, least), "{:.2f}")
 
 
 def _never_slower(log: Log) -> Bar:
