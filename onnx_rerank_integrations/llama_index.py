@@ -40,9 +40,12 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
         >>> from onnx_rerank_integrations.llama_index import OnnxRerank
         >>> texts = ["Soup is eaten warm.", "In winter the bees stay in the hive and live on their honey."]
         >>> nodes = [NodeWithScore(node=TextNode(text=text), score=0.5) for text in texts]
-        >>> rerank = OnnxRerank(top_n=1)
-        >>> [best.text for best in rerank.postprocess_nodes(nodes, query_str="what do bees do in winter")]
-        ['In winter the bees stay in the hive and live on their honey.']
+        >>> rerank = OnnxRerank(model="embedded", top_n=1)
+        >>> [best] = rerank.postprocess_nodes(nodes, query_str="what do bees do in winter")
+        >>> best.text
+        'In winter the bees stay in the hive and live on their honey.'
+        >>> 0 <= best.score <= 1
+        True
 
         ``index.as_query_engine(similarity_top_k=20, node_postprocessors=[rerank])`` reranks every query.
     """

@@ -441,6 +441,20 @@ def test_a_forked_child_uses_and_drops_the_encoder_and_ends(toy_folder: Path) ->
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_a_licence_that_forbids_commercial_use_is_warned_of_once(
+    toy_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "jinaai/jina-reranker-v2-base-multilingual"
+
+    for _ in range(2):
+        TextCrossEncoder(name, specific_model_path=toy_folder, model_file="model.onnx")
+    TextCrossEncoder(toy_folder)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{name} has the licence cc-by-nc-4.0, which doesn't allow commercial use"
+    ]
+
+
 def test_nothing_is_printed(toy_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
     TextCrossEncoder(toy_folder).rank("q", DOCUMENTS)
 

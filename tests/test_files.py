@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, variants
 from onnx_rerank_integrations.core.errors import (
@@ -25,6 +24,7 @@ from onnx_rerank_integrations.core.errors import (
 )
 from onnx_rerank_integrations.core.external_data import is_accepted
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
+from tests.onnx_files import graph, model_files, run, write
 
 # --- names and folders ------------------------------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from tests.local_hub import LocalHub, environment, point_client_at
-from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, hub
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
+from tests.local_hub import LocalHub, environment, point_client_at
+from tests.onnx_files import graph, model_files, run, write
 
 NEVER_FETCHED = {
     "README.md": b"# model",
@@ -688,7 +689,10 @@ def test_nothing_is_printed_off_a_terminal_not_even_when_a_connection_breaks(
     assert len(local_hub.asked_for("GET", "/storage/")) == 2
 
 
-@pytest.mark.skipif(huggingface_hub.__version__.startswith("0."), reason="older clients take no bar of ours")
+@pytest.mark.skipif(
+    "tqdm_class" not in inspect.signature(huggingface_hub.hf_hub_download).parameters,
+    reason="this huggingface_hub takes no bar of ours",
+)
 def test_progress_is_shown_off_a_terminal_where_asked_for(local_hub: LocalHub, tmp_path: Path) -> None:
     local_hub.add("org/name", model_files())
     code = "from onnx_rerank_integrations.core import files; files.locate('org/name', show_progress=True)"

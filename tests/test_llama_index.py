@@ -591,7 +591,7 @@ assert not {"llama_index", "langchain_core", "pydantic"} & set(sys.modules)
 import onnx_rerank_integrations.llama_index
 print(*sorted({"torch", "transformers", "langchain_core", "onnxruntime"} & set(sys.modules)))
 """
-    assert run_python(code) == (0, "\n", "")
+    assert run_python(code)[:2] == (0, "\n")  # stderr is LlamaIndex's, which warns when it is imported
 
 
 def test_a_missing_extra_names_the_pip_command() -> None:
@@ -715,6 +715,7 @@ def test_every_field_makes_the_round_trip(toy_folder: Path) -> None:
         "truncation": "only_second",
         "special_tokens_in_text": "text",
         "long_documents": "max",
+        "instruction": "Find what the bees do.",
         "label": 0,
         "threads": 1,
         "idle_threads": "spin",
@@ -724,6 +725,7 @@ def test_every_field_makes_the_round_trip(toy_folder: Path) -> None:
         "local_files_only": True,
         "model_file": "model.onnx",
         "expected_sha256": "0" * 64,
+        "score_cache": 100,
         "metadata_mode": MetadataMode.LLM,
     }
     rerank = OnnxRerank(**changed, callback_manager=CallbackManager([Unpicklable()]))
@@ -812,11 +814,11 @@ def test_the_default_model_is_the_environments(toy_folder: Path, monkeypatch: py
     assert OnnxRerank().model == str(toy_folder)
 
 
-def test_the_docstrings_example_is_true(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ONNX_RERANK_MODEL", str(toy_folder))
+def test_the_docstrings_example_is_true() -> None:
+    tried = doctest.testmod(door)
 
-    assert doctest.testmod(door).attempted == 6
-    assert doctest.testmod(door).failed == 0
+    assert tried.attempted == 8
+    assert tried.failed == 0
 
 
 def test_the_door_reads_in_one_go() -> None:

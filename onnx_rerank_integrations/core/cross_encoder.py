@@ -13,9 +13,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,8 @@ from onnx_rerank_integrations.core.batching import deduplicate, default_token_bu
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.files import locate
+from onnx_rerank_integrations.core.modular_head import read_modular_head
+from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
 from onnx_rerank_integrations.core.scoring import (
     Activation,
@@ -37,7 +40,14 @@ from onnx_rerank_integrations.core.scoring import (
     relevance_logits,
     relevant_label,
 )
-from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, check_threads
+from onnx_rerank_integrations.core.session import (
+    IdleThreads,
+    InferenceSession,
+    Provider,
+    Session,
+    available_cpus,
+    check_threads,
+)
 from onnx_rerank_integrations.core.tokenization import (
     EncodedPair,
     LongDocuments,
@@ -48,11 +58,18 @@ from onnx_rerank_integrations.core.tokenization import (
     collate,
 )
 from onnx_rerank_integrations.core.types import ModelFiles, Pair, RankedDocument
+from onnx_rerank_integrations.core.workers import Workers
 
 if TYPE_CHECKING:
     from onnx_rerank_integrations.core.cascade import Cascade
 
 logger = logging.getLogger(__name__)
+
+_warned_of_licence: set[str] = set()
+
+Backend = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+Batching = Literal["auto", "sorted"]
 
 FALLBACK_MAX_LENGTH = 512
 LARGEST_DEFAULT_LENGTH = 8192
@@ -79,7 +96,14 @@ class TextCrossEncoderBase(ABC):
     activation: Activation = "identity"
 
     @abstractmethod
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
         """Raw relevance logits (N,) of N checked pairs, in input order."""
 
     @abstractmethod
@@ -101,6 +125,7 @@ class TextCrossEncoderBase(ABC):
         documents: Iterable[str],
         *,
         batch_size: int | None = None,
+        parallel: int | None = None,
         show_progress: bool = False,
         activation: Activation | None = None,
     ) -> list[float]:
@@ -110,6 +135,8 @@ class TextCrossEncoderBase(ABC):
             query: The question. An empty one is scored like any other text.
             documents: N texts.
             batch_size: Most pairs of a batch, beside the budget of padded tokens; None for that budget alone.
+            parallel: Batches that run at once, each on one thread; 0 for one per available CPU, None to give all
+                threads to one batch after the other. Scores are equal either way.
             show_progress: Show a tqdm bar on stderr.
             activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
                 asks for; None for the constructor's.
@@ -122,7 +149,7 @@ class TextCrossEncoderBase(ABC):
             ScoreError: The model gave NaN or infinity for a document.
         """
         pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, show_progress)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
         return [float(score) for score in self._scores(logits, activation)]
 
     def rerank_pairs(
@@ -130,6 +157,7 @@ class TextCrossEncoderBase(ABC):
         pairs: Iterable[Pair],
         *,
         batch_size: int | None = None,
+        parallel: int | None = None,
         show_progress: bool = False,
         activation: Activation | None = None,
     ) -> list[float]:
@@ -138,7 +166,7 @@ class TextCrossEncoderBase(ABC):
         Returns:
             N scores in input order.
         """
-        logits = self._checked_logits(checked_pairs(pairs), batch_size, show_progress)
+        logits = self._checked_logits(checked_pairs(pairs), batch_size, parallel, show_progress)
         return [float(score) for score in self._scores(logits, activation)]
 
     def rank(
@@ -150,6 +178,7 @@ class TextCrossEncoderBase(ABC):
         score_threshold: float | None = None,
         activation: Activation | None = None,
         batch_size: int | None = None,
+        parallel: int | None = None,
         show_progress: bool = False,
     ) -> list[RankedDocument]:
         """Orders the documents, best first. The order is decided on logits; equal ones keep their input order.
@@ -161,6 +190,7 @@ class TextCrossEncoderBase(ABC):
             score_threshold: The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.
             activation: As for `rerank`.
             batch_size: As for `rerank`.
+            parallel: As for `rerank`.
             show_progress: As for `rerank`.
 
         Returns:
@@ -173,16 +203,19 @@ class TextCrossEncoderBase(ABC):
         check_top_n(top_n)
         check_score_threshold(score_threshold)
         pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, show_progress)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
         scores = self._scores(logits, activation)
         kept = best_first(logits, scores, top_n=top_n, score_threshold=score_threshold)
         return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
 
-    def _checked_logits(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
+    def _checked_logits(
+        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
+    ) -> Floats:
         check_batch_size(batch_size)
+        check_parallel(parallel)
         if not pairs:
             return np.empty(0)
-        logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
+        logits = self.logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
         if len(logits) != len(pairs):
             raise ScoreError(
                 f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
@@ -215,7 +248,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: The label that means 'relevant'; None to take it from the config.
         activation: The default of the methods' `activation`.
         token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+        batching: ``"auto"`` runs dynamically quantized graphs pair by pair, ``"sorted"`` batches them too.
         score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
+        backend: ``"onnxruntime"`` or ``"openvino"``.
+        precision: ``"fp32"``, or ``"bf16"`` with OpenVINO.
     """
 
     def __init__(
@@ -233,7 +269,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         token_budget: int | None = None,
+        batching: Batching = "auto",
         score_cache: int | str | Path | None = None,
+        backend: Backend = "onnxruntime",
+        precision: Precision = "fp32",
     ) -> None:
         self.files = files
         self.activation = activation
@@ -241,20 +280,30 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self._cache = open_cache(score_cache)
         self._cache_key = b""
         if self._cache:
-            options = (max_length, truncation, special_tokens_in_text, long_documents, instruction, label, providers)
+            options = (
+                *(max_length, truncation, special_tokens_in_text, long_documents, instruction, label),
+                *(providers, batching, backend, precision),
+            )
             self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
-        self._session = InferenceSession(
+        head = read_modular_head(files.folder)
+        self._session = open_session(
             files.onnx,
+            backend=backend,
+            precision=precision,
             providers=providers,
             threads=threads,
             idle_threads=idle_threads,
-            output_rank=3 if causal else 2,
+            output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
+        self._lock = threading.Lock()
+        self._parallel: Lanes | None = None
+        self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
+        self._head = head if self._session.graph.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
-            max_length=chosen_max_length(max_length, files, self._session.fixed_length),
+            max_length=chosen_max_length(max_length, files, self._session.graph.fixed_length),
             truncation=truncation,
             truncation_side=files.tokenizer_config.get("truncation_side") or "right",
             padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
@@ -279,35 +328,68 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     @property
     def max_length(self) -> int:
+        """Tokens of the longest pair, special tokens included."""
         return self._tokenizer.max_length
 
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
         unique, inverse = deduplicate(pairs)
-        compute = partial(self._compute, batch_size=batch_size, show_progress=show_progress)
+        compute = partial(self._compute, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
         logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
         return logits[inverse]
 
-    def _compute(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
+    def _compute(
+        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
+    ) -> Floats:
+        run_all = self._in_order if parallel is None else self._lanes(parallel).run_all
         with progress_bar(len(pairs), shown=show_progress) as advance:
-            return np.concatenate([self._window_logits(window, batch_size, advance) for window in windows(pairs)])
+            return np.concatenate(
+                [self._window_logits(window, batch_size, run_all, advance) for window in windows(pairs)]
+            )
 
-    def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[int], Any]) -> Floats:
+    def _window_logits(
+        self, pairs: Sequence[Pair], batch_size: int | None, run_all: RunAll, advance: Callable[[int], Any]
+    ) -> Floats:
         encoded = self._tokenizer.encode(pairs)
         owners = np.array([one.pair for one in encoded])
         begins_pair = np.diff(owners, prepend=-1) > 0
+        limit = self._session.graph.batch_limit or (1 if self._one_by_one else batch_size)
+        batches = list(plan([one.length for one in encoded], self._token_budget, limit))
         logits = np.empty(len(encoded))
-        limit = self._session.batch_limit or batch_size
-        for batch in plan([one.length for one in encoded], self._token_budget, limit):
-            logits[batch] = self._batch_logits([encoded[place] for place in batch])
+        for batch, found in zip(batches, run_all([[encoded[i] for i in batch] for batch in batches]), strict=True):
+            logits[batch] = found
             advance(int(begins_pair[batch].sum()))
         return aggregate_windows(logits, owners, len(pairs), self._long_documents)
 
-    def _batch_logits(self, batch: Sequence[EncodedPair]) -> Floats:
-        return self._read(self._session.run(self._collate(batch)))
+    def _in_order(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
+        return (self._batch_logits(self._session, batch) for batch in batches)
+
+    def _lanes(self, parallel: int) -> Lanes:
+        """The threads that run batches side by side: made at the first call that asks for so many, then kept."""
+        count = parallel or available_cpus()
+        with self._lock:
+            if self._parallel is None or self._parallel.workers.threads != count:
+                narrow = self._parallel.session if self._parallel else self._session.narrow()
+                self._parallel = Lanes(narrow, Workers(count), self._batch_logits)
+            return self._parallel
+
+    def _batch_logits(self, session: Session, batch: Sequence[EncodedPair]) -> Floats:
+        return self._read(self._run(session, self._collate(batch)))
+
+    def _run(self, session: Session, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The graph's output for one batch, through the head where that lies beside the graph."""
+        output = session.run(inputs)
+        return self._head(output, inputs["attention_mask"]) if self._head else output
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
         tokenizer = self._tokenizer
-        length = self._session.fixed_length
+        length = self._session.graph.fixed_length
         return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
@@ -324,7 +406,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _try_out(self) -> NDArray[Any]:
         """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
         inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
-        output = self._session.run(inputs)
+        output = self._run(self._session, inputs)
         largest = self._tokenizer.largest_id
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
         try:
@@ -335,6 +417,22 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
             ) from error
         return output
+
+
+RunAll = Callable[[Iterable[Sequence[EncodedPair]]], Iterable[Floats]]
+"""Runs many batches; gives the logits (B,) of each, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Batches side by side: several threads that share one session, whose operators use one thread each."""
+
+    session: Session
+    workers: Workers
+    score: Callable[[Session, Sequence[EncodedPair]], Floats]
+
+    def run_all(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
+        return self.workers.pool.map(partial(self.score, self.session), batches)
 
 
 class TextCrossEncoder(TextCrossEncoderBase):
@@ -374,6 +472,11 @@ class TextCrossEncoder(TextCrossEncoderBase):
         activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
             asks for, as sentence-transformers would.
         idle_threads: ``"sleep"`` between operators, or ``"spin"`` on a machine that does nothing else.
+        batching: A *dynamically* quantized (int8) graph takes one scale per batch, so that a score would move by 2 to
+            3 hundredths with its batch mates. ``"auto"`` runs such graphs pair by pair, and scores don't depend on what
+            else is scored; ``"sorted"`` batches them like any other.
+        backend: ``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``).
+        precision: ``"fp32"``; with OpenVINO also ``"bf16"``, faster on CPUs that have it, and about 1e-2 away.
         score_cache: Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which
             processes may share. The key holds the model file's hash and the options. None for no cache.
         lazy_load: Find and open the model when it is first used, not now.
@@ -404,6 +507,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         idle_threads: IdleThreads = "sleep",
+        batching: Batching = "auto",
+        backend: Backend = "onnxruntime",
+        precision: Precision = "fp32",
         score_cache: int | str | Path | None = None,
         lazy_load: bool = False,
     ) -> None:
@@ -418,6 +524,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         check_choice("long_documents", long_documents, LongDocuments)
         check_choice("activation", activation, Activation)
         check_choice("idle_threads", idle_threads, IdleThreads)
+        check_choice("batching", batching, Batching)
+        check_choice("backend", backend, Backend)
+        check_choice("precision", precision, Precision)
         self.model_name = model_name or registry.default_model()
         self.activation = activation
         self._locate = partial(
@@ -442,6 +551,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
             instruction=instruction,
             label=label,
             activation=activation,
+            batching=batching,
+            backend=backend,
+            precision=precision,
             score_cache=score_cache,
         )
         self._lazy_load = lazy_load
@@ -511,7 +623,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self._open(self._locate())
+                    files = self._locate()
+                    warn_of_licence(files)
+                    self._opened = self._open(files)
         return self._opened
 
     @property
@@ -523,8 +637,15 @@ class TextCrossEncoder(TextCrossEncoderBase):
         """Tokens of the longest pair, special tokens included."""
         return self.load().max_length
 
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
-        return self.load().logits(pairs, batch_size=batch_size, show_progress=show_progress)
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        return self.load().logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
         return self.load().token_count(pairs)
@@ -563,6 +684,13 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return f"TextCrossEncoder({', '.join([repr(self.model_name), *(f'{k}={v!r}' for k, v in changed.items())])})"
 
 
+def warn_of_licence(files: ModelFiles) -> None:
+    """Logs a warning, once per process, for a model whose licence doesn't allow commercial use."""
+    if files.license and "-nc" in files.license.lower() and files.name not in _warned_of_licence:
+        _warned_of_licence.add(files.name)
+        logger.warning("%s has the licence %s, which doesn't allow commercial use", files.name, files.license)
+
+
 @contextmanager
 def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
     """A tqdm bar on stderr, as the function that moves it on by so many pairs."""
@@ -573,6 +701,36 @@ def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
 
     with tqdm(total=total, unit="pair") as bar:
         yield bar.update
+
+
+def open_session(
+    path: Path,
+    *,
+    backend: Backend,
+    precision: Precision,
+    providers: Sequence[Provider] | None,
+    threads: int | None,
+    idle_threads: IdleThreads,
+    output_ranks: Sequence[int],
+) -> Session:
+    """Opens the graph with the chosen backend.
+
+    Raises:
+        InputValueError: Options that don't go with the backend.
+    """
+    if backend == "openvino":
+        if providers is not None:
+            raise InputValueError("providers are onnxruntime's, and don't go with backend=\"openvino\"")
+        from onnx_rerank_integrations.extras.openvino import OpenVinoSession  # an extra, only when asked for
+
+        return OpenVinoSession(path, threads=threads, precision=precision, output_ranks=output_ranks)
+    if precision != "fp32":
+        raise InputValueError(
+            f'precision={precision!r} needs backend="openvino"; onnxruntime computes in the graph\'s own types'
+        )
+    return InferenceSession(
+        path, providers=providers, threads=threads, idle_threads=idle_threads, output_ranks=output_ranks
+    )
 
 
 def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
@@ -613,6 +771,12 @@ def check_top_n(top_n: int | None, name: str = "top_n") -> None:
 def check_batch_size(batch_size: int | None) -> None:
     if batch_size is not None:
         _check_whole_number("batch_size", batch_size, "None for the token budget alone")
+
+
+def check_parallel(parallel: int | None) -> None:
+    if parallel is None or (parallel == 0 and not isinstance(parallel, bool)):
+        return
+    _check_whole_number("parallel", parallel, "0 for all CPUs, or None for one batch after the other")
 
 
 def check_max_length(max_length: int | None) -> None:

@@ -200,7 +200,10 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
     tokenizer = source.fetch(_tokenizer_name(model, names, graph))
     _refuse_broken(model, tokenizer)
     optional = {name: source.fetch(name) for name in _OPTIONAL_FILES if name in names}
-    config = _read_json_object(model, optional.get("config.json"))
+    config = with_activation(
+        _read_json_object(model, optional.get("config.json")),
+        _read_json_object(model, optional.get("config_sentence_transformers.json")),
+    )
     tokenizer_config = _read_json_object(model, optional.get("tokenizer_config.json"))
     _fetch_modules(source, optional.get("modules.json"))
     data = _fetch_graph(source, graph)
@@ -217,6 +220,14 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
         license=description.license if description else None,
         commit=source.commit,
     )
+
+
+def with_activation(config: Mapping[str, Any], sentence_transformers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json with the activation that newer sentence-transformers save in a file of their own."""
+    if not sentence_transformers.get("activation_fn"):
+        return config
+    older = config.get("sentence_transformers") or {}
+    return {**config, "sentence_transformers": {**older, "activation_fn": sentence_transformers["activation_fn"]}}
 
 
 def _fetch_graph(source: _Source, graph: str) -> list[str]:
