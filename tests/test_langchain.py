@@ -935,6 +935,14 @@ def test_rerank_reads_the_chosen_fields_of_dicts(rerank: OnnxRerank) -> None:
         rerank.rerank(["a", 3], "q")  # type: ignore[list-item]
 
 
+@pytest.mark.parametrize("one", ["a text", {"text": "a"}, Document("a")])
+def test_one_document_alone_is_an_error(one: Any, rerank: OnnxRerank) -> None:
+    with pytest.raises(InputTypeError, match=f"documents must be several, not one {type(one).__name__}"):
+        rerank.rerank(one, "q")
+    with pytest.raises(InputTypeError, match="document 0 must be a Document"):
+        rerank.compress_documents(one, "q")
+
+
 # 21: dumps, loads, LangChain's own reranker
 
 
