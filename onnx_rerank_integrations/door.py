@@ -22,15 +22,11 @@ from pydantic import (
 )
 
 from onnx_rerank_integrations.core import registry
-from onnx_rerank_integrations.core.cross_encoder import (
-    Backend,
-    Batching,
-    Precision,
-    TextCrossEncoder,
-    TextCrossEncoderBase,
-)
-from onnx_rerank_integrations.core.cross_encoder import check_top_n as check_top_n
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Precision
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.session import IdleThreads
 from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation

@@ -11,7 +11,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoderBase
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.errors import InputValueError
 
 QUERY = "what is measured, and how are the figures made?"
