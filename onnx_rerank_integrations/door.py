@@ -26,7 +26,7 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
-from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Precision
+from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Optimize, Precision
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.session import IdleThreads
 from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
@@ -53,6 +53,7 @@ LOADING_OPTIONS = (
     "local_files_only",
     "model_file",
     "expected_sha256",
+    "optimize",
     "batching",
     "backend",
     "precision",
@@ -99,6 +100,7 @@ class EncoderOptions(BaseModel):
     local_files_only: bool = Field(default=False, description="Never ask the network.")
     model_file: str | None = Field(default=None, description='"auto", "fp32", "int8" or a path in the repository.')
     expected_sha256: str | None = None
+    optimize: Optimize = "auto"
     batching: Batching = "auto"
     backend: Backend = "onnxruntime"
     precision: Precision = "fp32"

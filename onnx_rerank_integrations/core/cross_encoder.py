@@ -20,7 +20,7 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_choice, check_max_length, check_threads
 from onnx_rerank_integrations.core.errors import InputTypeError
 from onnx_rerank_integrations.core.files import locate
-from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, OnnxCrossEncoder, Precision
+from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, OnnxCrossEncoder, Optimize, Precision
 from onnx_rerank_integrations.core.scoring import Activation, Floats
 from onnx_rerank_integrations.core.session import IdleThreads, Provider
 from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
@@ -73,6 +73,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
             asks for, as sentence-transformers would.
         idle_threads: ``"sleep"`` between operators, or ``"spin"`` on a machine that does nothing else.
+        optimize: ``"auto"`` runs a copy of the graph whose last layer computes only the token that the score is read
+            from, where the extra ``[optimize]`` is installed and the graph allows it. The copy is made once, its scores
+            are compared with the original's, and it is kept beside the hub's cache. ``"off"`` runs the graph as it is.
         batching: A *dynamically* quantized (int8) graph takes one scale per batch, so that a score would move by 2 to
             3 hundredths with its batch mates. ``"auto"`` runs such graphs pair by pair, and scores don't depend on what
             else is scored; ``"sorted"`` batches them like any other.
@@ -108,6 +111,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         idle_threads: IdleThreads = "sleep",
+        optimize: Optimize = "auto",
         batching: Batching = "auto",
         backend: Backend = "onnxruntime",
         precision: Precision = "fp32",
@@ -125,6 +129,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         check_choice("long_documents", long_documents, LongDocuments)
         check_choice("activation", activation, Activation)
         check_choice("idle_threads", idle_threads, IdleThreads)
+        check_choice("optimize", optimize, Optimize)
         check_choice("batching", batching, Batching)
         check_choice("backend", backend, Backend)
         check_choice("precision", precision, Precision)
@@ -152,6 +157,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
             instruction=instruction,
             label=label,
             activation=activation,
+            optimize=optimize,
             batching=batching,
             backend=backend,
             precision=precision,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,11 +18,12 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.checks import checked_pairs
-from onnx_rerank_integrations.core.errors import InputValueError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
 from onnx_rerank_integrations.core.limits import chosen_max_length, hidden_size, token_text
 from onnx_rerank_integrations.core.modular_head import read_modular_head
 from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
+from onnx_rerank_integrations.core.registry import EMBEDDED
 from onnx_rerank_integrations.core.scoring import (
     Activation,
     Floats,
@@ -42,9 +44,12 @@ from onnx_rerank_integrations.core.tokenization import (
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 from onnx_rerank_integrations.core.workers import Workers
 
+logger = logging.getLogger(__name__)
+
 Backend = Literal["onnxruntime", "openvino"]
 Precision = Literal["fp32", "bf16"]
 Batching = Literal["auto", "sorted"]
+Optimize = Literal["auto", "off"]
 
 
 class OnnxCrossEncoder(TextCrossEncoderBase):
@@ -63,6 +68,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: The label that means 'relevant'; None to take it from the config.
         activation: The default of the methods' `activation`.
         token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+        optimize: ``"auto"`` or ``"off"``.
         batching: ``"auto"`` runs dynamically quantized graphs pair by pair, ``"sorted"`` batches them too.
         score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
         backend: ``"onnxruntime"`` or ``"openvino"``.
@@ -84,6 +90,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         token_budget: int | None = None,
+        optimize: Optimize = "auto",
         batching: Batching = "auto",
         score_cache: int | str | Path | None = None,
         backend: Backend = "onnxruntime",
@@ -97,14 +104,14 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         if self._cache:
             options = (
                 *(max_length, truncation, special_tokens_in_text, long_documents, instruction, label),
-                *(providers, batching, backend, precision),
+                *(providers, optimize, batching, backend, precision),
             )
             self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
         head = read_modular_head(files.folder)
         self._session = open_session(
-            files.onnx,
+            graph_to_run(files, optimize),
             backend=backend,
             precision=precision,
             providers=providers,
@@ -248,6 +255,19 @@ class Lanes:
 
     def run_all(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
         return self.workers.pool.map(partial(self.score, self.session), batches)
+
+
+def graph_to_run(files: ModelFiles, optimize: Optimize) -> Path:
+    """The model's own graph, or the verified copy whose last layer computes only the first token."""
+    if optimize == "off" or files.name == EMBEDDED:
+        return files.onnx
+    from onnx_rerank_integrations.extras.optimize import optimized_path  # an extra, only when it may be needed
+
+    try:
+        return optimized_path(files.onnx) or files.onnx
+    except MissingExtraError as error:
+        logger.debug("%s runs as it is: %s", files.name, error)
+        return files.onnx
 
 
 def open_session(
