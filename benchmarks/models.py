@@ -111,7 +111,7 @@ def build(size: ModelSize | EmbeddedModel) -> Path:
 
 
 def _quantize(size: ModelSize | EmbeddedModel) -> None:
-    """onnx/model_int8_dynamic.onnx, made as most int8 files of the hub are; the lexical model has none."""
+    """onnx/model_int8_dynamic.onnx, made as most of the hub's `model_quantized.onnx`; none for the lexical model."""
     quantized = size.folder / "onnx" / "model_int8_dynamic.onnx"
     if isinstance(size, EmbeddedModel) or quantized.exists():
         return

@@ -131,6 +131,8 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
     def _ranking(
         self, documents: Sequence[str | Document | dict[str, Any]], query: str, top_n: int | EllipsisType | None
     ) -> list[RankedDocument]:
+        if isinstance(documents, (str, Document, Mapping)):
+            raise InputTypeError(f"documents must be several, not one {type(documents).__name__}: put it in a list")
         texts = [self._text_of(document, index) for index, document in enumerate(documents)]
         return self._rank(query, texts, self.top_n if isinstance(top_n, EllipsisType) else top_n)
 

@@ -155,8 +155,8 @@ class Wrapped(TextCrossEncoderBase):
         self.encoder = encoder
         self.change = change
 
-    def logits(self, pairs: Any, *, batch_size: int | None = None, show_progress: bool = False) -> Any:
-        return self.change(self.encoder.logits(pairs, batch_size=batch_size))
+    def logits(self, pairs: Any, **options: Any) -> Any:
+        return self.change(self.encoder.logits(pairs, **options))
 
     def token_count(self, pairs: Any) -> int:
         return self.encoder.token_count(pairs)
@@ -933,6 +933,14 @@ def test_rerank_reads_the_chosen_fields_of_dicts(rerank: OnnxRerank) -> None:
         rerank.rerank(documents, "q")
     with pytest.raises(InputTypeError, match="document 1 must be a str, a Document or a dict, not int"):
         rerank.rerank(["a", 3], "q")  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("one", ["a text", {"text": "a"}, Document("a")])
+def test_one_document_alone_is_an_error(one: Any, rerank: OnnxRerank) -> None:
+    with pytest.raises(InputTypeError, match=f"documents must be several, not one {type(one).__name__}"):
+        rerank.rerank(one, "q")
+    with pytest.raises(InputTypeError, match="document 0 must be a Document"):
+        rerank.compress_documents(one, "q")
 
 
 # 21: dumps, loads, LangChain's own reranker
