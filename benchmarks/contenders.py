@@ -126,6 +126,8 @@ def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Sco
 def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
     from onnx_rerank_integrations import TextCrossEncoder
 
+    if options.get("optimize") == "auto":
+        _require_first_token_graph(folder)
     encoder = TextCrossEncoder(folder, threads=threads, **options)
 
     def score(groups: Sequence[Group]) -> list[float]:
@@ -135,6 +137,14 @@ def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
         return encoder.rerank_pairs(_pairs(groups))
 
     return score
+
+
+def _require_first_token_graph(folder: Path) -> None:
+    """The package falls back to the plain graph, as it should; a figure under this name must not."""
+    from onnx_rerank_integrations.extras.optimize import optimized_path
+
+    if optimized_path(folder / "onnx" / "model.onnx") is None:
+        raise RuntimeError("this model's graph has no first-token copy")
 
 
 REFERENCE = "sentence-transformers"
@@ -164,7 +174,7 @@ def _ours_int8(way: str) -> Contender:
 
 
 OURS = (
-    Contender("ours", "this package, plain graph", _load_ours),
+    Contender("ours", "this package, plain graph", partial(_load_ours, optimize="off")),
     Contender("ours-first-token", "this package, first-token graph", partial(_load_ours, optimize="auto")),
     _ours_int8("static"),
     _ours_int8("dynamic"),

@@ -162,6 +162,7 @@ def environment(threads: int) -> dict[str, str]:
         "OPENBLAS_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
         "TRANSFORMERS_OFFLINE": "1",
+        "ONNX_RERANK_CACHE": str(Path(__file__).parent / "models" / "cache"),
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
 
