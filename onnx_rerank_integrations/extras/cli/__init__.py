@@ -11,7 +11,6 @@ A command needs nothing but the core until it runs: what an extra brings is impo
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Sequence
 
@@ -32,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        return _flushed(_run(arguments))
+        return _run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -57,13 +56,3 @@ def _write_utf8() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-
-
-def _flushed(code: int) -> int:
-    """Writes out what is buffered here, where a closed pipe can be met without a traceback."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return PIPE_CLOSED
-    return code

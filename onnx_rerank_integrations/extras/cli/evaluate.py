@@ -57,8 +57,9 @@ def evaluate(
     threads: Threads = None,
     provider: Providers = None,
 ) -> None:
-    """Measure whether reranking helps on your data, with which model, at what latency.
+    """Measure whether reranking helps on your data.
 
+    Compares models with a first stage and each other: quality, latency, and whether a difference is more than chance.
     Writes report.md, results.json, per_query.tsv and plot.png to --output. Files may be gzipped.
 
     \b

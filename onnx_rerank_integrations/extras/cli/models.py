@@ -15,9 +15,9 @@ UNKNOWN = "?"
 
 
 def models(cache_dir: CacheDir = None, as_json: JsonFlag = False) -> None:
-    """List the supported models: size, licence, languages, tokens, and whether they are on this machine.
+    """List the supported models and their facts.
 
-    Any other hub id or folder with ONNX files works too.
+    Any other hub id or folder with ONNX files works too. "cached" says whether a model is on this machine already.
     """
     from onnx_rerank_integrations.core.files import is_cached
 
@@ -38,7 +38,10 @@ def download(
     cache_dir: CacheDir = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch every file again: mends a damaged cache.")] = False,
 ) -> None:
-    """Fetch a model from the hub, so that it works without a network later. Prints its folder."""
+    """Fetch a model from the hub, for use without a network.
+
+    Prints its folder.
+    """
     from onnx_rerank_integrations.core import files
 
     name = model or registry.default_model()

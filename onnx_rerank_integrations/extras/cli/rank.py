@@ -87,11 +87,11 @@ def rank(
     threads: Threads = None,
     provider: Providers = None,
 ) -> None:
-    """Rank the lines, paragraphs or records of text files by their relevance to a query, the best first.
+    """Rank texts by their relevance to a query, the best first.
 
-    With --json, each line holds rank, score, text, source and index (the document's place in the input, from 0), and
-    all fields of a JSONL record; a field of its own that has one of these names and another value is kept as
-    original_NAME.
+    A document is a line of the files, a JSONL record, or what --split says. With --json, each line holds rank, score,
+    text, source and index (the document's place in the input, from 0), and all fields of a JSONL record; a field of
+    its own that has one of these names and another value is kept as original_NAME.
 
     \b
     Examples:
