@@ -214,12 +214,27 @@ def check_active(asked: Sequence[Provider], active: Sequence[str]) -> None:
         )
 
 
+_QUIET_TOKENIZERS = "TOKENIZERS_PARALLELISM"
+"""Unless this variable is set, tokenizers warns on stderr of each fork after its thread pool was used."""
+
+_set_for_fork: list[bool] = []
+
+
+def _before_fork() -> None:
+    _set_for_fork.append(_QUIET_TOKENIZERS not in os.environ)
+    os.environ.setdefault(_QUIET_TOKENIZERS, "false")
+
+
+def _after_fork_in_parent() -> None:
+    if _set_for_fork.pop():
+        os.environ.pop(_QUIET_TOKENIZERS, None)
+
+
 def _after_fork_in_child() -> None:
-    # tokenizers warns on stderr when its thread pool was used before a fork, unless this is set.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _set_for_fork.clear()
     for session in list(_sessions):
         session._forget_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
