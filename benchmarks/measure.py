@@ -121,6 +121,11 @@ class Log:
         self.checks = [one for one in self.checks if (one["model"], one["contender"]) != (model, contender)] + [entry]
         self.write()
 
+    def forget_skipped(self, plan: Sequence[tuple[str, str]]) -> None:
+        """What failed in an earlier run on these models and workloads gets another chance."""
+        again = {*plan, *((model, "*") for model, _ in plan)}
+        self.skipped = [one for one in self.skipped if (one["model"], one["workload"]) not in again]
+
     def is_skipped(self, model: str, workload: str, contender: str) -> bool:
         return any(
             (one["model"], one["workload"], one["contender"]) == (model, workload, contender) for one in self.skipped
