@@ -24,11 +24,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime as ort
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared so
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ModelNotFoundError
+from onnx_rerank_integrations.core.session import onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -133,7 +133,7 @@ def _sha256(path: Path) -> str:
 
 
 def _made_by() -> str:
-    return f"first-token {VERSION}, onnxruntime {ort.__version__}"
+    return f"first-token {VERSION}, onnxruntime {onnxruntime().__version__}"
 
 
 def _usable_record(entry: Path) -> dict[str, Any] | None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import helper
+
+from onnx_rerank_integrations.core.session import onnxruntime
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def open_session(
     optimized: bool = True,
     every_tensor: bool = False,
     threads: int = 0,
-) -> ort.InferenceSession:
+) -> Any:
     """A CPU session over a graph in memory or a file.
 
     Args:
@@ -137,6 +138,7 @@ def open_session(
     Raises:
         NotApplicable: onnxruntime can't load it, or it is too large for one message.
     """
+    ort = onnxruntime()
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
@@ -263,7 +265,7 @@ def _rounding_slack(original: Path, feeds: Sequence[Feed]) -> float:
     return float(np.abs(_run(rounded, feeds) - _run(open_session(original), feeds)).max())
 
 
-def _runnable(session: ort.InferenceSession, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
+def _runnable(session: Any, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
     """The feeds that the graph takes (a long row may be longer than its positions), and its scores on them."""
     kept: list[Feed] = []
     scores: list[Array] = []
@@ -278,7 +280,7 @@ def _runnable(session: ort.InferenceSession, feeds: Sequence[Feed]) -> tuple[lis
     return kept, np.concatenate(scores)
 
 
-def _run(session: ort.InferenceSession, feeds: Sequence[Mapping[str, Array]]) -> Array:
+def _run(session: Any, feeds: Sequence[Mapping[str, Array]]) -> Array:
     """(rows, labels) float32"""
     name = session.get_outputs()[0].name
     return np.concatenate([session.run([name], dict(feed))[0].astype(np.float32) for feed in feeds])

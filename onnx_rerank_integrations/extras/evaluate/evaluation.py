@@ -11,7 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder, TextCrossEncoderBase, check_top_n
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.session import available_cpus
 from onnx_rerank_integrations.extras.evaluate.collection import Corpus, read_corpus, read_grades, read_queries
