@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1800, help="most seconds of one sample (default 1800)")
     parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
     parser.add_argument("--resume", action="store_true", help="keep the samples that the folder holds, take the rest")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of the smallest model in under a minute")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of the smallest model")
     parser.add_argument("--report", action="store_true", help="measure nothing; write the table and the plot again")
     return parser.parse_args(arguments)
 
