@@ -155,8 +155,8 @@ class Wrapped(TextCrossEncoderBase):
         self.encoder = encoder
         self.change = change
 
-    def logits(self, pairs: Any, *, batch_size: int | None = None, show_progress: bool = False) -> Any:
-        return self.change(self.encoder.logits(pairs, batch_size=batch_size))
+    def logits(self, pairs: Any, **options: Any) -> Any:
+        return self.change(self.encoder.logits(pairs, **options))
 
     def token_count(self, pairs: Any) -> int:
         return self.encoder.token_count(pairs)
