@@ -353,16 +353,16 @@ def test_a_lazy_load_touches_nothing_until_the_first_call(tmp_path: Path) -> Non
 
 
 def test_a_race_of_threads_loads_once(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rerank_integrations.core import cross_encoder
+    from onnx_rerank_integrations.core import onnx_cross_encoder
 
     opened: list[int] = []
-    real = cross_encoder.InferenceSession
+    real = onnx_cross_encoder.InferenceSession
 
     def counted(*args: object, **kwargs: object) -> object:
         opened.append(1)
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cross_encoder, "InferenceSession", counted)
+    monkeypatch.setattr(onnx_cross_encoder, "InferenceSession", counted)
     encoder = TextCrossEncoder(toy_folder, lazy_load=True)
     gate = threading.Barrier(8)
 

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
-from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, check_top_n, chosen_text
+from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, chosen_text
 from tests.toy import make_toy, toy_score
 
 
@@ -148,7 +148,7 @@ def test_copies_share_the_encoder_and_the_threads(folder: Path) -> None:
             copy.deepcopy(options),
         ):
             assert copied.encoder is options.encoder
-            assert copied._own_worker() is options._own_worker()
+            assert copied._own_workers() is options._own_workers()
 
 
 def test_another_model_or_loading_option_leads_to_another_encoder(folder: Path, other_folder: Path) -> None:
@@ -213,7 +213,6 @@ def test_a_query_or_top_n_that_cannot_be_used_is_an_error_even_without_texts(fol
     with pytest.raises(InputValueError, match="top_n=0"):
         options._rank("q", [], 0)
     check_query("")
-    check_top_n(None)
 
 
 def test_the_threshold_is_in_the_scale_of_the_activation_and_comes_before_top_n(folder: Path) -> None:
@@ -309,7 +308,7 @@ async def test_another_limit_holds_from_then_on(gated: Gated) -> None:
     await asyncio.gather(*calls)
 
     assert gated.most == 3
-    assert copied._own_worker() is copied._own_worker() is not options._own_worker()
+    assert copied._own_workers() is copied._own_workers() is not options._own_workers()
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])

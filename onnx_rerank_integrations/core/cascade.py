@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoderBase, check_top_n
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.scoring import Activation, Floats
 from onnx_rerank_integrations.core.types import Pair, RankedDocument

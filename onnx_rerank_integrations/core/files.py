@@ -258,18 +258,12 @@ def _fetch_modules(source: _Source, modules_file: Path | None) -> None:
 
 
 def _is_complete(cached: HubRepository, graph: str) -> bool:
-    """Whether a cache that another tool filled surely holds all that is needed.
+    """Whether a cache that another tool filled surely holds all that decides how a model is read.
 
-    `graph` is the first choice only: a second choice could be wrong where the repository holds the first.
+    `graph` is the first choice only: a second choice could be wrong where the repository holds the first. External data
+    is fetched by its name where it lacks, so it needs no list.
     """
-    names = cached.names
-    if not {graph, "tokenizer.json", "config.json", "tokenizer_config.json"} <= names:
-        return False
-    try:
-        needed = external_data(cached.root / graph)
-    except (ValueError, OSError):
-        return True  # broken, which is told better when it is opened
-    return all(inner_path(cached.model, graph, location) in names for location in needed)
+    return {graph, "tokenizer.json", "config.json", "tokenizer_config.json"} <= cached.names
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import (
-    InputValueError,
     InvalidModelError,
     ProviderError,
 )
@@ -213,11 +212,6 @@ def check_active(asked: Sequence[Provider], active: Sequence[str]) -> None:
             f"The execution provider {left_out[0]!r} didn't start (active: {', '.join(active)}).\n"
             "Check its driver and libraries, or leave providers out to run on the CPU."
         )
-
-
-def check_threads(threads: int | None) -> None:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputValueError(f"threads={threads!r} must be a whole number from 1, or None for all available CPUs")
 
 
 def _after_fork_in_child() -> None:
