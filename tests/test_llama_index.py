@@ -726,6 +726,10 @@ def test_every_field_makes_the_round_trip(toy_folder: Path) -> None:
         "model_file": "model.onnx",
         "expected_sha256": "0" * 64,
         "score_cache": 100,
+        "optimize": "off",
+        "batching": "sorted",
+        "backend": "openvino",
+        "precision": "bf16",
         "metadata_mode": MetadataMode.LLM,
     }
     rerank = OnnxRerank(**changed, callback_manager=CallbackManager([Unpicklable()]))
