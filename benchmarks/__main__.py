@@ -4,6 +4,7 @@ import argparse
 import datetime
 import statistics
 from pathlib import Path
+from typing import Any
 
 from benchmarks import bars, limit, machine, models, report
 from benchmarks.contenders import CONTENDERS, FASTEMBED_BATCHES, REFERENCE, Contender
@@ -16,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="This package against its peers.")
-    several = {"action": "append", "metavar": "NAME"}
+    several: dict[str, Any] = {"action": "append", "metavar": "NAME"}
     parser.add_argument("--model", choices=list(models.SIZES), help="only this model (repeatable)", **several)
     timed = [name for name in WORKLOADS if name != "check"]
     parser.add_argument("--workload", choices=timed, help="only this workload (repeatable)", **several)
@@ -77,12 +78,10 @@ def bench(log: Log, model: str, workload: str, options: argparse.Namespace) -> B
     """What one workload of a model asks for; memory takes one sample, as it hardly varies."""
     folder = models.SIZES[model].folder
     log.about["tokens"][f"{model} {workload}"] = describe_tokens(folder, workload)
-    if WORKLOADS[workload].is_memory:
-        rounds, threads, batches = 1, (1,), (64,)
-    elif options.quick:
-        rounds, threads, batches = 1, THREADS, (1, 64)
-    else:
-        rounds, threads, batches = options.rounds, THREADS, FASTEMBED_BATCHES
+    memory = WORKLOADS[workload].is_memory
+    rounds = 1 if memory or options.quick else options.rounds
+    threads = THREADS[:1] if memory else THREADS
+    batches = (64,) if memory else (1, 64) if options.quick else FASTEMBED_BATCHES
     retries = 0 if options.quick else options.retries
     return Bench(log, model, folder, workload, rounds, threads, batches, retries, options.timeout)
 

@@ -17,7 +17,6 @@ from benchmarks.texts import Group
 # Scores one workload: a number for each pair, in the order of the groups.
 Scorer = Callable[[Sequence[Group]], list[float]]
 
-MAX_LENGTH = 512
 FASTEMBED_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
 
@@ -80,7 +79,8 @@ def _load_flashrank(folder: Path, threads: int) -> Scorer:
     options.intra_op_num_threads = threads
     module.ort = SimpleNamespace(InferenceSession=partial(onnxruntime.InferenceSession, sess_options=options))
     module.model_file_map[folder.name] = "onnx/model.onnx"
-    ranker = Ranker(model_name=folder.name, cache_dir=str(folder.parent), max_length=MAX_LENGTH, log_level="ERROR")
+    # It takes the smaller of this length and the model's own; the others take the model's own.
+    ranker = Ranker(model_name=folder.name, cache_dir=str(folder.parent), max_length=10**6, log_level="ERROR")
 
     def score(groups: Sequence[Group]) -> list[float]:
         scores: list[float] = []
@@ -112,7 +112,7 @@ def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Sco
             "session_options": session_options,
         }
     encoder = CrossEncoder(
-        str(folder), device="cpu", max_length=MAX_LENGTH, backend=backend, model_kwargs=options, local_files_only=True
+        str(folder), device="cpu", max_length=512, backend=backend, model_kwargs=options, local_files_only=True
     )
     identity = torch.nn.Identity()
 
@@ -126,6 +126,8 @@ def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Sco
 def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
     from onnx_rerank_integrations import TextCrossEncoder
 
+    if options.get("optimize") == "auto":
+        _require_first_token_graph(folder)
     encoder = TextCrossEncoder(folder, threads=threads, **options)
 
     def score(groups: Sequence[Group]) -> list[float]:
@@ -135,6 +137,14 @@ def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
         return encoder.rerank_pairs(_pairs(groups))
 
     return score
+
+
+def _require_first_token_graph(folder: Path) -> None:
+    """The package falls back to the plain graph, as it should; a figure under this name must not."""
+    from onnx_rerank_integrations.extras.optimize import optimized_path
+
+    if optimized_path(folder / "onnx" / "model.onnx") is None:
+        raise RuntimeError("this model's graph has no first-token copy")
 
 
 REFERENCE = "sentence-transformers"
@@ -156,9 +166,24 @@ PEERS = (
     ),
 )
 
+
+def _ours_int8(way: str) -> Contender:
+    graph = f"onnx/model_int8_{way}.onnx"
+    load = partial(_load_ours, model_file=graph)
+    return Contender(f"ours-int8-{way}", f"this package, int8 {way}", load, exact=False, weights=graph)
+
+
 OURS = (
-    Contender("ours", "this package, plain graph", _load_ours),
+    Contender("ours", "this package, plain graph", partial(_load_ours, optimize="off")),
     Contender("ours-first-token", "this package, first-token graph", partial(_load_ours, optimize="auto")),
+    _ours_int8("static"),
+    _ours_int8("dynamic"),
+    Contender(
+        "ours-bf16",
+        "this package, bf16 (OpenVINO)",
+        partial(_load_ours, backend="openvino", precision="bf16"),
+        exact=False,
+    ),
 )
 
 CONTENDERS = {contender.name: contender for contender in PEERS + OURS}

@@ -15,8 +15,18 @@ PACKAGES = {
 }
 
 # What a sample's versions are read from, in whichever environment it runs.
-VERSIONED = ("fastembed", "flashrank", "sentence-transformers", "optimum-onnx", "transformers", "torch")
-VERSIONED += ("onnxruntime", "tokenizers", "numpy", "openvino", "onnx-rerank-integrations")
+VERSIONED = (
+    "fastembed",
+    "flashrank",
+    "sentence-transformers",
+    "optimum-onnx",
+    "transformers",
+    "torch",
+    "onnxruntime",
+    "openvino",
+    "tokenizers",
+    "numpy",
+)
 
 
 class UnavailableEnvironmentError(RuntimeError):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import statistics
 import subprocess
 import time
@@ -28,8 +29,9 @@ SEARCH = -1
 PAUSES = (2.0, 10.0, 30.0)
 # How far a contender's scores may lie from the reference's; the scores' standard deviation is 2 (see models.py).
 SCORE_TOLERANCE = 1e-3
-# int8 and bf16 only have to keep the order: a random model's scores lie closer together than a trained one's.
-LEAST_CORRELATION = 0.9
+# int8 and bf16 only have to keep the order roughly: random weights are far more sensitive to rounding than trained ones
+# (dynamic int8 reaches 0.88 on `tiny`, bf16 0.97); scores in the wrong order came to -0.45.
+LEAST_CORRELATION = 0.7
 # Share of the memory that is free at the start which one sample may take.
 MEMORY_SHARE = 0.6
 
@@ -158,8 +160,14 @@ def run_sample(
     for line in done.stdout.splitlines():
         if line.startswith(MARKER):
             return Sample(**json.loads(line.removeprefix(MARKER)))
-    words = (done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-1]
-    raise FailedSampleError(f"{words[:300]} (memory limit {limit / 1e9:.1f} GB)")
+    raise FailedSampleError(f"{last_words(done.stderr, done.returncode)} (memory limit {limit / 1e9:.1f} GB)")
+
+
+def last_words(errors: str, status: int) -> str:
+    """What a dead process said of its death: the line that names its exception, else its last one."""
+    lines = errors.strip().splitlines() or [f"no message, exit status {status}"]
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit|Fail)\b", line)]
+    return (named or lines)[-1][:300]
 
 
 def take_clean(take: Callable[[], Sample], retries: int, pause: Callable[[float], None]) -> tuple[Sample, int, bool]:
@@ -195,8 +203,8 @@ def check(log: Log, model: str, folder: Path, contenders: Sequence[Contender], t
             continue
         try:
             sample = run_sample(contender, folder, "check", 1, keep_scores=True, timeout=timeout)
-        except (FailedSampleError, environments.UnavailableEnvironmentError) as error:
-            log.skip(model, "*", contender.name, str(error))
+        except (FailedSampleError, environments.UnavailableEnvironmentError) as failure:
+            log.skip(model, "*", contender.name, str(failure))
             continue
         assert sample.scores is not None
         reference = reference or sample.scores

@@ -6,13 +6,14 @@ standard deviation 2: with the raw head they would differ by a few hundredths, a
 could pass the check that all contenders agree.
 """
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.texts import WORKLOADS, make_groups, prose
+from benchmarks.texts import PROSE, WORKLOADS, make_groups, prose
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
@@ -57,43 +58,91 @@ class ModelSize:
         return self.layers * (2.0 * tokens * weights + 4.0 * squares * self.hidden)
 
 
-SIZES = {
+@dataclass(frozen=True)
+class EmbeddedModel:
+    """The package's own model, laid out as the peers want it; no transformer, so there are no useful operations."""
+
+    name: str
+    workloads: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return MODELS / self.name
+
+    def __str__(self) -> str:
+        return "the package's own, lexical"
+
+    def useful_flops(self, tokens: int, squares: int) -> None:
+        """Not counted: it looks tokens up and compares them."""
+
+
+MEMORY = ("M-1k", "M-10k", "M-100k")
+
+SIZES: dict[str, ModelSize | EmbeddedModel] = {
     size.name: size
     for size in (
-        ModelSize("tiny", "BERT", 2, 128, 2, 512, 30_522, ("W1", "W2", "W3", "W4", "M-1k", "M-10k", "M-100k")),
-        ModelSize("minilm", "BERT", 6, 384, 12, 1536, 30_522, ("W1", "W2-300", "W3", "W4")),
-        ModelSize("xlmr", "XLM-R", 12, 768, 12, 3072, 250_002, ("W1", "W4")),
+        EmbeddedModel("embedded", ("W1", "W2", "W3", "W4", *MEMORY)),
+        ModelSize("tiny", "BERT", 2, 128, 2, 512, 30_522, ("W1", "W2", "W3", "W4", *MEMORY)),
+        ModelSize("minilm", "BERT", 6, 384, 12, 1536, 30_522, ("W1", "W2-100", "W3-8", "W4")),
+        ModelSize("xlmr", "XLM-R", 12, 768, 12, 3072, 250_002, ("W1-20", "W4")),
     )
 }
 
 
-def build(size: ModelSize) -> Path:
+def build(size: ModelSize | EmbeddedModel) -> Path:
     """The model's folder, built unless it is there already with the same recipe."""
-    recipe = {**asdict(size), "opset": OPSET, "tokenizer": _tokenizer_recipe(size)}
-    recipe = json.loads(json.dumps(recipe))
+    recipe = json.loads(json.dumps({**asdict(size), "opset": OPSET, "made from": _hash_of_sources(size)}))
+    del recipe["workloads"]
     stamp = size.folder / "recipe.json"
     if stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == recipe:
+        _quantize(size)
         return size.folder
     shutil.rmtree(size.folder, ignore_errors=True)
     size.folder.mkdir(parents=True)
     print(f"building {size.name} ({size}) ...", flush=True)
-    _write_tokenizer(size)
-    _write_model(size)
+    if isinstance(size, EmbeddedModel):
+        _copy_embedded(size.folder)
+    else:
+        _write_tokenizer(size)
+        _write_model(size)
     stamp.write_text(json.dumps(recipe, indent=1) + "\n", encoding="utf-8")
+    _quantize(size)
     return size.folder
 
 
-def _tokenizer_recipe(size: ModelSize) -> str:
-    return "embedded WordPiece" if size.family == "BERT" else "Unigram, 8,000, benchmark's prose"
+def _quantize(size: ModelSize | EmbeddedModel) -> None:
+    """onnx/model_int8_dynamic.onnx, made as most of the hub's `model_quantized.onnx`; none for the lexical model."""
+    quantized = size.folder / "onnx" / "model_int8_dynamic.onnx"
+    if isinstance(size, EmbeddedModel) or quantized.exists():
+        return
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(size.folder / "onnx" / "model.onnx", quantized, per_channel=True, weight_type=QuantType.QInt8)
+
+
+def _hash_of_sources(size: ModelSize | EmbeddedModel) -> str:
+    """Of the files a model is made from: the embedded one's own, its tokenizer for BERT, the prose for XLM-R."""
+    if isinstance(size, EmbeddedModel):
+        files = sorted(path for path in EMBEDDED.iterdir() if path.is_file())
+    else:
+        files = [EMBEDDED / "tokenizer.json" if size.family == "BERT" else PROSE]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+
+
+def _copy_embedded(folder: Path) -> None:
+    (folder / "onnx").mkdir()
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copyfile(EMBEDDED / name, folder / name)
+    shutil.copyfile(EMBEDDED / "model.onnx", folder / "onnx" / "model.onnx")
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    special = {name: token for name, token in settings.items() if name.endswith("_token")}
+    _write_json(folder / "special_tokens_map.json", special)
 
 
 def _write_tokenizer(size: ModelSize) -> None:
     """tokenizer.json and the two small files that FastEmbed and FlashRank read beside it."""
     if size.family == "BERT":
-        source = EMBEDDED / "tokenizer.json"
-        if not source.exists():
-            raise FileNotFoundError(f"The BERT models borrow the embedded model's tokenizer: {source} is missing.")
-        shutil.copyfile(source, size.folder / "tokenizer.json")
+        shutil.copyfile(EMBEDDED / "tokenizer.json", size.folder / "tokenizer.json")
         special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
         special["mask_token"] = "[MASK]"
         inputs = ["input_ids", "token_type_ids", "attention_mask"]
@@ -205,11 +254,12 @@ def _encode_check_pairs(size: ModelSize) -> dict[str, list[list[int]]]:
 
 
 def token_lengths(folder: Path, groups: list[tuple[str, list[str]]]) -> list[int]:
-    """Tokens of each pair as the model reads it: special tokens counted, cut to MAX_LENGTH."""
+    """Tokens of each pair as the model reads it: special tokens counted, cut to the model's length."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.enable_truncation(MAX_LENGTH)
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    tokenizer.enable_truncation(settings["model_max_length"])
     tokenizer.no_padding()
     pairs = [(query, document) for query, documents in groups for document in documents]
     return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(pairs)]

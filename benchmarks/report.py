@@ -100,12 +100,13 @@ def _best_label(chosen: dict[int, str]) -> str:
     return f"FastEmbed, best batch ({' / '.join(sizes if len(set(sizes)) > 1 else sizes[:1])})"
 
 
-def speed_table(rows: Sequence[Row], useful_flops: float, limit: float) -> str:
+def speed_table(rows: Sequence[Row], useful_flops: float | None, limit: float) -> str:
     """Markdown: costs, times faster than FastEmbed's default and best, share of the machine's limit, memory.
 
     Args:
         rows: The contenders.
-        useful_flops: Operations that the whole model needs for this workload's tokens, padding left out.
+        useful_flops: Operations that the whole model needs for this workload's tokens, padding left out; None
+            where they aren't counted.
         limit: fp32 operations per second of one thread.
     """
     by_row = {row.name: row for row in rows}
@@ -122,7 +123,7 @@ def speed_table(rows: Sequence[Row], useful_flops: float, limit: float) -> str:
             cells.append("-" if figure is None else f"{_seconds(figure.seconds)}{' ~' if figure.noisy else ''}")
             cells += [_times(row.times_faster_than(other, threads)) for other in (default, best)]
             if threads == 1:
-                cells.append("-" if figure is None else f"{100 * useful_flops / figure.seconds / limit:.0f}")
+                cells.append(_percent_of_limit(useful_flops, figure, limit))
         last = row.figures[max(row.figures)]
         cells += [f"{last.peak_bytes / 1e6:,.0f}", f"{last.first_score_seconds:.2f}"]
         lines.append(f"| {' | '.join(cells)} |")
@@ -236,6 +237,12 @@ def plot(log: Log, path: Path) -> None:
 def _seconds(value: float) -> str:
     """Three significant digits."""
     return f"{value:.{max(0, 3 - len(str(int(value))) if value >= 1 else 4)}f}"
+
+
+def _percent_of_limit(useful_flops: float | None, figure: Figure | None, limit: float) -> str:
+    if useful_flops is None or figure is None:
+        return "-"
+    return f"{100 * useful_flops / figure.seconds / limit:.0f}"
 
 
 def _times(value: float | None) -> str:

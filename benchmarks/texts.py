@@ -49,9 +49,12 @@ WORKLOADS = {
     workload.name: workload
     for workload in (
         Workload("W1", 1, 100, (60, 200)),
+        Workload("W1-20", 1, 20, (60, 200)),
         Workload("W2", 1, 1000, (10, 400)),
         Workload("W2-300", 1, 300, (10, 400)),
+        Workload("W2-100", 1, 100, (10, 400)),
         Workload("W3", 64, 32, (20, 100)),
+        Workload("W3-8", 8, 32, (20, 100)),
         Workload("W4", 1, 10, (10, 30)),
         Workload("M-1k", 1, 1_000, (20, 120)),
         Workload("M-10k", 1, 10_000, (20, 120)),

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,13 +22,16 @@ from pydantic import (
 )
 
 from onnx_rerank_integrations.core import registry
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder, TextCrossEncoderBase
-from onnx_rerank_integrations.core.cross_encoder import check_top_n as check_top_n
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Optimize, Precision
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.session import IdleThreads
 from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
 from onnx_rerank_integrations.core.types import RankedDocument
+from onnx_rerank_integrations.core.workers import Workers
 
 Result = TypeVar("Result")
 
@@ -52,6 +53,10 @@ LOADING_OPTIONS = (
     "local_files_only",
     "model_file",
     "expected_sha256",
+    "optimize",
+    "batching",
+    "backend",
+    "precision",
     "score_cache",
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
@@ -95,6 +100,10 @@ class EncoderOptions(BaseModel):
     local_files_only: bool = Field(default=False, description="Never ask the network.")
     model_file: str | None = Field(default=None, description='"auto", "fp32", "int8" or a path in the repository.')
     expected_sha256: str | None = None
+    optimize: Optimize = "auto"
+    batching: Batching = "auto"
+    backend: Backend = "onnxruntime"
+    precision: Precision = "fp32"
     score_cache: StrictInt | str | Path | None = Field(
         default=None, description="Scores remembered: so many in memory, or in an SQLite file; None for none."
     )
@@ -188,7 +197,8 @@ class RerankOptions(EncoderOptions):
     )
     activation: Activation = Field(
         default="sigmoid",
-        description="Scale of the reported scores: sigmoid 0..1, identity raw logits, model config's.",
+        description="Scale of the reported scores: sigmoid for 0..1, identity for raw logits, model for what the "
+        "model's config asks for.",
     )
     text: Literal["content"] | Annotated[list[str], Field(min_length=1)] | Callable[[Any], str] = Field(
         default="content",
@@ -202,11 +212,11 @@ class RerankOptions(EncoderOptions):
         default=1, ge=1, description="Asynchronous calls that run at once; further ones wait without holding a thread."
     )
 
-    _worker: Worker | None = PrivateAttr(default=None)
+    _workers: Workers | None = PrivateAttr(default=None)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self._own_worker()
+        self._own_workers()
 
     @field_serializer("text")
     def _only_named_texts(self, value: Any) -> Any:
@@ -240,27 +250,15 @@ class RerankOptions(EncoderOptions):
         The event loop's shared pool stays free, and a cancelled await leaves a call that hasn't begun undone.
         """
         call = partial(contextvars.copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._own_worker().pool, call)
+        return await asyncio.get_running_loop().run_in_executor(self._own_workers().pool, call)
 
-    def _own_worker(self) -> Worker:
-        """The threads that copies share; others after a fork, which leaves threads behind, or a new limit."""
+    def _own_workers(self) -> Workers:
+        """The threads that copies share; others after a new limit."""
         with _lock:
-            worker = self._worker
-            if worker is None or worker.threads != self.max_concurrency or worker.process != os.getpid():
-                worker = self._worker = Worker(self.max_concurrency)
-            return worker
-
-
-class Worker:
-    """A thread pool that copies of a door share, deep ones too."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.process = os.getpid()
-        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="onnx-rerank")
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Worker:
-        return self
+            workers = self._workers
+            if workers is None or workers.threads != self.max_concurrency:
+                workers = self._workers = Workers(self.max_concurrency)
+            return workers
 
 
 def chosen_text(

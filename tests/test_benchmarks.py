@@ -131,6 +131,13 @@ class TestScores:
         assert correlation < measure.LEAST_CORRELATION
 
 
+def test_a_dead_process_is_quoted_by_the_line_that_names_its_exception():
+    errors = "Traceback (most recent call last):\n  File x\nonnx.errors.LoadError: no such file\nFetch it again.\n"
+    assert measure.last_words(errors, 1) == "onnx.errors.LoadError: no such file"
+    assert measure.last_words("Killed\n", 137) == "Killed"
+    assert measure.last_words("", 137) == "no message, exit status 137"
+
+
 class TestFigures:
     def test_a_figure_is_the_median_of_the_clean_rounds(self):
         rounds = [measured("ours", 1.0), measured("ours", 2.0), measured("ours", 9.0, noisy=True)]

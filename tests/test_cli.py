@@ -136,9 +136,9 @@ def test_control_c_ends_the_command_quietly(toy: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "onnx_rerank_integrations", "rank", "q", str(fifo), "-m", toy]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT)
 
-    with fifo.open("wb"):  # opens once the command reads it
+    with fifo.open("wb"):  # opens once the command reads it, which it does until this end is closed
         process.send_signal(signal.SIGINT)
-        output, errors = process.communicate()
+    output, errors = process.communicate()
 
     assert (process.returncode, output, errors) == (130, b"", b"")
 
@@ -235,7 +235,7 @@ def test_the_text_of_a_record_may_be_in_other_fields_which_are_joined(toy: str) 
     ("line", "message"),
     [
         ('{"body": "x"}', "no field 'text', found 'body': name the one to score with --text-field"),
-        ('{"text": 5}', "the text to score must be a string, found a int"),
+        ('{"text": 5}', "the text to score must be a string, found 5"),
         ('{"text": ', "not JSON: "),
         ('["text"]', "a JSON object is needed, found a list"),
     ],

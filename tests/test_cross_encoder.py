@@ -353,16 +353,16 @@ def test_a_lazy_load_touches_nothing_until_the_first_call(tmp_path: Path) -> Non
 
 
 def test_a_race_of_threads_loads_once(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rerank_integrations.core import cross_encoder
+    from onnx_rerank_integrations.core import onnx_cross_encoder
 
     opened: list[int] = []
-    real = cross_encoder.InferenceSession
+    real = onnx_cross_encoder.InferenceSession
 
     def counted(*args: object, **kwargs: object) -> object:
         opened.append(1)
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cross_encoder, "InferenceSession", counted)
+    monkeypatch.setattr(onnx_cross_encoder, "InferenceSession", counted)
     encoder = TextCrossEncoder(toy_folder, lazy_load=True)
     gate = threading.Barrier(8)
 
@@ -439,6 +439,20 @@ def test_a_forked_child_uses_and_drops_the_encoder_and_ends(toy_folder: Path) ->
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_licence_that_forbids_commercial_use_is_warned_of_once(
+    toy_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    name = "jinaai/jina-reranker-v2-base-multilingual"
+
+    for _ in range(2):
+        TextCrossEncoder(name, specific_model_path=toy_folder, model_file="model.onnx")
+    TextCrossEncoder(toy_folder)
+
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{name} has the licence cc-by-nc-4.0, which doesn't allow commercial use"
+    ]
 
 
 def test_nothing_is_printed(toy_folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,6 @@ from pathlib import Path
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.onnx_files import graph, model_files, run, write
 
 from onnx_rerank_integrations.core import files, variants
 from onnx_rerank_integrations.core.errors import (
@@ -25,6 +24,7 @@ from onnx_rerank_integrations.core.errors import (
 )
 from onnx_rerank_integrations.core.external_data import is_accepted
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
+from tests.onnx_files import graph, model_files, run, write
 
 # --- names and folders ------------------------------------------------------------------------------------------------
 
@@ -326,8 +326,15 @@ def test_external_data_is_found_in_constants_and_subgraphs_too(tmp_path: Path) -
         [],
         [helper.make_tensor_value_info("b", TensorProto.FLOAT, [1])],
     )
+    other_branch = helper.make_graph(
+        [helper.make_node("Constant", [], ["d"], value=external("in_list"))],
+        "other branch",
+        [],
+        [helper.make_tensor_value_info("d", TensorProto.FLOAT, [1])],
+    )
     nodes = [
         helper.make_node("Constant", [], ["c"], value=external("in_constant")),
+        helper.make_node("Custom", [], ["e"], domain="test", branches=[other_branch]),
         helper.make_node("If", ["condition"], ["y"], then_branch=branch, else_branch=branch),
     ]
     inputs = [helper.make_tensor_value_info("condition", TensorProto.BOOL, [1])]
@@ -335,7 +342,7 @@ def test_external_data_is_found_in_constants_and_subgraphs_too(tmp_path: Path) -
     path = tmp_path / "model.onnx"
     path.write_bytes(helper.make_model(helper.make_graph(nodes, "g", inputs, outputs)).SerializeToString())
 
-    assert external_data(path) == {"in_constant.data": 4100, "in_branch.data": 4100}
+    assert external_data(path) == {"in_constant.data": 4100, "in_branch.data": 4100, "in_list.data": 4100}
 
 
 @pytest.mark.parametrize("location", ["../secret", "/etc/passwd", "a/../../secret", "C:\\secret", "..\\secret", "."])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import logging
 import os
@@ -14,12 +15,12 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from tests.local_hub import LocalHub, environment, point_client_at
-from tests.onnx_files import graph, model_files, run, write
 
-from onnx_rerank_integrations.core import files, hub
+from onnx_rerank_integrations.core import files, hub, registry
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
+from tests.local_hub import LocalHub, environment, point_client_at
+from tests.onnx_files import graph, model_files, run, write
 
 NEVER_FETCHED = {
     "README.md": b"# model",
@@ -86,6 +87,16 @@ def test_a_registered_model_comes_from_its_source_with_its_license(local_hub: Lo
     assert found.license == "apache-2.0"
 
 
+def test_the_additional_files_of_a_custom_model_are_fetched(
+    local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+    registry.add_custom_model("mine", "org/name", additional_files=["extra/labels.txt", "not/there.txt"])
+    local_hub.add("org/name", model_files() | {"extra/labels.txt": b"yes\nno"})
+
+    assert (files.locate("mine").folder / "extra" / "labels.txt").read_bytes() == b"yes\nno"
+
+
 def test_int8_fetches_the_one_file_that_fits_this_cpu(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     content = model_files() | {
         "onnx/model_qint8_arm64.onnx": graph(tag="arm64")["model.onnx"],
@@ -148,7 +159,10 @@ def test_external_data_of_any_name_loads_from_the_hubs_cache(
 ) -> None:
     local_hub.add("org/name", model_files(*names, folder=folder))
 
-    assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
+    found = files.locate("org/name")
+
+    assert run(found.onnx) == [5.0, 7.0, 9.0]
+    assert found.onnx.is_relative_to(found.folder), "links of ours aren't needed here"
     local_hub.stop()
     assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
 
@@ -353,6 +367,14 @@ def test_a_cache_that_huggingface_hub_filled_is_taken_without_a_request(local_hu
     assert found.commit == commit
     assert run(found.onnx) == [5.0, 7.0, 9.0]
     assert local_hub.requests == []
+
+
+def test_external_data_that_another_tool_did_not_fetch_is_fetched(local_hub: LocalHub) -> None:
+    local_hub.add("org/name", model_files("model.onnx_data"))
+    for name in model_files():
+        huggingface_hub.hf_hub_download("org/name", name)
+
+    assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
 
 
 def test_where_another_tool_fetched_only_a_part_the_hub_is_asked_for_the_rest(local_hub: LocalHub) -> None:
@@ -688,7 +710,10 @@ def test_nothing_is_printed_off_a_terminal_not_even_when_a_connection_breaks(
     assert len(local_hub.asked_for("GET", "/storage/")) == 2
 
 
-@pytest.mark.skipif(huggingface_hub.__version__.startswith("0."), reason="older clients take no bar of ours")
+@pytest.mark.skipif(
+    "tqdm_class" not in inspect.signature(huggingface_hub.hf_hub_download).parameters,
+    reason="this huggingface_hub takes no bar of ours",
+)
 def test_progress_is_shown_off_a_terminal_where_asked_for(local_hub: LocalHub, tmp_path: Path) -> None:
     local_hub.add("org/name", model_files())
     code = "from onnx_rerank_integrations.core import files; files.locate('org/name', show_progress=True)"

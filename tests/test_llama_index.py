@@ -272,7 +272,7 @@ class Forgetful(TextCrossEncoderBase):
 
     config: Mapping[str, Any] = {}
 
-    def logits(self, pairs: Any, *, batch_size: int | None = None, show_progress: bool = False) -> Any:
+    def logits(self, pairs: Any, **options: Any) -> Any:
         return np.zeros(len(pairs) - 1)
 
     def token_count(self, pairs: Any) -> int:
@@ -402,16 +402,16 @@ def test_two_event_loops_in_a_row(rerank: OnnxRerank) -> None:
 
 
 def test_a_race_of_threads_loads_once(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rerank_integrations.core import cross_encoder
+    from onnx_rerank_integrations.core import onnx_cross_encoder
 
     opened: list[int] = []
-    real = cross_encoder.InferenceSession
+    real = onnx_cross_encoder.InferenceSession
 
     def counted(*args: Any, **options: Any) -> Any:
         opened.append(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(cross_encoder, "InferenceSession", counted)
+    monkeypatch.setattr(onnx_cross_encoder, "InferenceSession", counted)
     rerank = OnnxRerank(model=toy_folder, lazy_load=True)
     gate = threading.Barrier(8)
 

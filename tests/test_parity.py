@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from onnx_rerank_integrations import InputValueError, TextCrossEncoder
+from onnx_rerank_integrations import InputValueError, InvalidModelError, TextCrossEncoder, UnsupportedModelError
 from tests.parity import fixtures
 
 NEXT_WORD = ["qwen3-reranker", "qwen3-reranker-plain", "mxbai-rerank-v2"]
@@ -71,6 +74,43 @@ def test_a_long_query_leaves_a_language_model_room_for_the_document(name: str) -
     first, second = encoder.rerank("how long does bread need to rise? " * 100, ["two hours", "an altimeter"])
 
     assert abs(first - second) > 1e-3
+
+
+def test_a_head_of_modules_beside_the_graph_is_applied_with_the_activation_its_config_names() -> None:
+    reference = fixtures.scores("ettin")
+
+    encoder = TextCrossEncoder(fixtures.folder("ettin"), max_length=reference["max_length"])
+
+    assert encoder.config["sentence_transformers"]["activation_fn"].endswith("Identity")
+    assert encoder.rerank_pairs(reference["pairs"][:2], activation="model") == encoder.rerank_pairs(
+        reference["pairs"][:2]
+    )
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("2_Dense/config.json", "GELU", "Mish", "the activation Mish"),
+        ("1_Pooling/config.json", '"cls"', '"mean"', "pooling mean"),
+        ("modules.json", "layer_norm.LayerNorm", "normalize.Normalize", "the kind Normalize"),
+    ],
+)
+def test_a_head_we_lack_is_named(file: str, old: str, new: str, message: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(fixtures.folder("ettin"), tmp_path / "model")
+    text = (folder / file).read_text()
+    (folder / file).write_text(text.replace(old, new))
+
+    with pytest.raises(UnsupportedModelError, match=message):
+        TextCrossEncoder(folder)
+
+
+def test_damaged_weights_of_a_head_are_named(tmp_path: Path) -> None:
+    folder = shutil.copytree(fixtures.folder("ettin"), tmp_path / "model")
+    weights = folder / "2_Dense" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+
+    with pytest.raises(InvalidModelError, match="2_Dense"):
+        TextCrossEncoder(folder)
 
 
 @pytest.mark.parametrize("name", PROMPTED)

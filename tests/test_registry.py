@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -190,8 +191,17 @@ def test_a_custom_model_without_name_or_hub_id_is_refused(
         registry.add_custom_model(model, sources)
 
 
+class _SlowDict(dict[str, object]):
+    """Gives other threads time between the look whether a name is taken and the taking of it."""
+
+    def get(self, key: str, default: object = None) -> object:
+        found = super().get(key, default)
+        time.sleep(0.001)
+        return found
+
+
 @pytest.mark.usefixtures("registry_of_its_own")
-def test_of_many_threads_that_add_one_name_exactly_one_succeeds() -> None:
+def test_of_many_threads_that_add_one_name_exactly_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(_: int) -> bool:
         try:
             registry.add_custom_model("contested", "me/mine")
@@ -199,6 +209,7 @@ def test_of_many_threads_that_add_one_name_exactly_one_succeeds() -> None:
             return False
         return True
 
+    monkeypatch.setattr(registry, "_models", _SlowDict(registry._models))
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(add, range(64)))
 

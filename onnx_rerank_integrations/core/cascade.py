@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoderBase, check_top_n
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.scoring import Activation, Floats
 from onnx_rerank_integrations.core.types import Pair, RankedDocument
@@ -56,8 +57,16 @@ class Cascade(TextCrossEncoderBase):
         """The last model's, which the reported scores are from."""
         return self.models[-1].config
 
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
-        logits = self.models[0].logits(pairs, batch_size=batch_size, show_progress=show_progress)
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        how: dict[str, Any] = {"batch_size": batch_size, "parallel": parallel, "show_progress": show_progress}
+        logits = self.models[0].logits(pairs, **how)
         by_query: defaultdict[str, list[int]] = defaultdict(list)
         for place, (query, _) in enumerate(pairs):
             by_query[query].append(place)
@@ -65,9 +74,7 @@ class Cascade(TextCrossEncoderBase):
         for model, kept in zip(self.models[1:], self.keep, strict=False):
             survivors = [group[np.argsort(-logits[group], kind="stable")][:kept] for group in groups]
             chosen = np.concatenate(survivors)
-            decided = model.logits(
-                [pairs[place] for place in chosen], batch_size=batch_size, show_progress=show_progress
-            )
+            decided = model.logits([pairs[place] for place in chosen], **how)
             stage = logits.copy()
             stage[chosen] = decided
             for group, survivor in zip(groups, survivors, strict=True):
@@ -86,6 +93,7 @@ class Cascade(TextCrossEncoderBase):
         score_threshold: float | None = None,
         activation: Activation | None = None,
         batch_size: int | None = None,
+        parallel: int | None = None,
         show_progress: bool = False,
     ) -> list[RankedDocument]:
         check_top_n(top_n)
@@ -98,6 +106,7 @@ class Cascade(TextCrossEncoderBase):
             score_threshold=score_threshold,
             activation=activation,
             batch_size=batch_size,
+            parallel=parallel,
             show_progress=show_progress,
         )
 

@@ -1,340 +1,39 @@
-"""The recipe: pairs -> tokens -> batches -> logits -> scores -> ranking.
+"""The public face: a name or folder and options, opened now or when first used.
 
-TextCrossEncoderBase      what every encoder offers, over one method that gives logits
-├── OnnxCrossEncoder      one model's files, opened
-└── TextCrossEncoder      the public face: a name or folder and options, opened now or when first used
+TextCrossEncoderBase      what every encoder offers (base.py)
+├── OnnxCrossEncoder      one model's files, opened: the recipe (onnx_cross_encoder.py)
+├── Cascade               several encoders in a row (cascade.py)
+└── TextCrossEncoder      a name and options, in front of an OnnxCrossEncoder
 """
 
 from __future__ import annotations
 
 import logging
-import operator
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from onnx_rerank_integrations.core import registry
-from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
-from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
-from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_choice, check_max_length, check_threads
+from onnx_rerank_integrations.core.errors import InputTypeError
 from onnx_rerank_integrations.core.files import locate
-from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
-from onnx_rerank_integrations.core.scoring import (
-    Activation,
-    Floats,
-    activation_function,
-    aggregate_windows,
-    best_first,
-    check_finite,
-    next_word_logits,
-    relevance_logits,
-    relevant_label,
-)
-from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, check_threads
-from onnx_rerank_integrations.core.tokenization import (
-    EncodedPair,
-    LongDocuments,
-    PairTokenizer,
-    SpecialTokensInText,
-    Truncation,
-    check_choice,
-    collate,
-)
-from onnx_rerank_integrations.core.types import ModelFiles, Pair, RankedDocument
+from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, OnnxCrossEncoder, Optimize, Precision
+from onnx_rerank_integrations.core.scoring import Activation, Floats
+from onnx_rerank_integrations.core.session import IdleThreads, Provider
+from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
+from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 if TYPE_CHECKING:
     from onnx_rerank_integrations.core.cascade import Cascade
 
+__all__ = ["OnnxCrossEncoder", "TextCrossEncoder", "TextCrossEncoderBase"]
+
 logger = logging.getLogger(__name__)
 
-FALLBACK_MAX_LENGTH = 512
-LARGEST_DEFAULT_LENGTH = 8192
-"""Some language models state 131,072 tokens; one such row would take all memory before the user asked for it."""
-
-LARGEST_BELIEVABLE_LENGTH = 10**6
-"""transformers writes model_max_length = 1e30 for 'not known'."""
-
-POSITIONS_AFTER_PADDING = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "mpnet",
-    "longformer",
-    "data2vec-text",
-}
-"""Model types that number positions from pad_token_id + 1, and so lose that many of max_position_embeddings."""
-
-
-class TextCrossEncoderBase(ABC):
-    """Scores (query, document) pairs with one model. Higher scores mean more relevant documents."""
-
-    activation: Activation = "identity"
-
-    @abstractmethod
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
-        """Raw relevance logits (N,) of N checked pairs, in input order."""
-
-    @abstractmethod
-    def token_count(self, pairs: Iterable[Pair]) -> int:
-        """Tokens the model reads for these pairs: special tokens included, after truncation, without padding."""
-
-    @abstractmethod
-    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
-        """For each pair, whether tokens are left out because it is longer than ``max_length``."""
-
-    @property
-    @abstractmethod
-    def config(self) -> Mapping[str, Any]:
-        """The model's config.json."""
-
-    def rerank(
-        self,
-        query: str,
-        documents: Iterable[str],
-        *,
-        batch_size: int | None = None,
-        show_progress: bool = False,
-        activation: Activation | None = None,
-    ) -> list[float]:
-        """Scores each document for the query.
-
-        Args:
-            query: The question. An empty one is scored like any other text.
-            documents: N texts.
-            batch_size: Most pairs of a batch, beside the budget of padded tokens; None for that budget alone.
-            show_progress: Show a tqdm bar on stderr.
-            activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
-                asks for; None for the constructor's.
-
-        Returns:
-            N scores in input order.
-
-        Raises:
-            InputTypeError: The query or a document is no str; the message names the document's index.
-            ScoreError: The model gave NaN or infinity for a document.
-        """
-        pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, show_progress)
-        return [float(score) for score in self._scores(logits, activation)]
-
-    def rerank_pairs(
-        self,
-        pairs: Iterable[Pair],
-        *,
-        batch_size: int | None = None,
-        show_progress: bool = False,
-        activation: Activation | None = None,
-    ) -> list[float]:
-        """Scores each (query, document) pair; otherwise as `rerank`.
-
-        Returns:
-            N scores in input order.
-        """
-        logits = self._checked_logits(checked_pairs(pairs), batch_size, show_progress)
-        return [float(score) for score in self._scores(logits, activation)]
-
-    def rank(
-        self,
-        query: str,
-        documents: Iterable[str],
-        *,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        activation: Activation | None = None,
-        batch_size: int | None = None,
-        show_progress: bool = False,
-    ) -> list[RankedDocument]:
-        """Orders the documents, best first. The order is decided on logits; equal ones keep their input order.
-
-        Args:
-            query: The question.
-            documents: N texts.
-            top_n: Most documents returned; None for all.
-            score_threshold: The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.
-            activation: As for `rerank`.
-            batch_size: As for `rerank`.
-            show_progress: As for `rerank`.
-
-        Returns:
-            At most ``min(top_n, N)`` documents.
-
-        Raises:
-            InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
-            InputTypeError, ScoreError: As for `rerank`.
-        """
-        check_top_n(top_n)
-        check_score_threshold(score_threshold)
-        pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, show_progress)
-        scores = self._scores(logits, activation)
-        kept = best_first(logits, scores, top_n=top_n, score_threshold=score_threshold)
-        return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
-
-    def _checked_logits(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
-        check_batch_size(batch_size)
-        if not pairs:
-            return np.empty(0)
-        logits = self.logits(pairs, batch_size=batch_size, show_progress=show_progress)
-        if len(logits) != len(pairs):
-            raise ScoreError(
-                f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
-                "logits() must give one per pair."
-            )
-        check_finite(logits)
-        return logits
-
-    def _scores(self, logits: Floats, activation: Activation | None) -> Floats:
-        chosen = self.activation if activation is None else activation
-        check_choice("activation", chosen, Activation)
-        if len(logits) == 0:
-            return logits
-        return activation_function(chosen, self.config)(logits)
-
-
-class OnnxCrossEncoder(TextCrossEncoderBase):
-    """A sequence classifier in ONNX form, opened from files on this machine.
-
-    Args:
-        files: Graph, tokenizer and configs.
-        providers: Execution providers; None for the CPU.
-        threads: Threads inside one operator; None for all available CPUs.
-        idle_threads: ``"sleep"`` or ``"spin"``.
-        max_length: Tokens of the longest pair; None for what the model was made for.
-        truncation: ``"longest_first"`` or ``"only_second"``.
-        special_tokens_in_text: ``"special"`` or ``"text"``.
-        long_documents: ``"truncate"``, ``"max"``, ``"mean"`` or ``"first"``.
-        instruction: What a language model is told to look for; None for its family's own.
-        label: The label that means 'relevant'; None to take it from the config.
-        activation: The default of the methods' `activation`.
-        token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
-        score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
-    """
-
-    def __init__(
-        self,
-        files: ModelFiles,
-        *,
-        providers: Sequence[Provider] | None = None,
-        threads: int | None = None,
-        idle_threads: IdleThreads = "sleep",
-        max_length: int | None = None,
-        truncation: Truncation = "longest_first",
-        special_tokens_in_text: SpecialTokensInText = "special",
-        long_documents: LongDocuments = "truncate",
-        instruction: str | None = None,
-        label: int | str | None = None,
-        activation: Activation = "identity",
-        token_budget: int | None = None,
-        score_cache: int | str | Path | None = None,
-    ) -> None:
-        self.files = files
-        self.activation = activation
-        self._long_documents = long_documents
-        self._cache = open_cache(score_cache)
-        self._cache_key = b""
-        if self._cache:
-            options = (max_length, truncation, special_tokens_in_text, long_documents, instruction, label, providers)
-            self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
-        causal = is_causal(files.config)
-        prompt = prompt_for(files.config, instruction)
-        self._session = InferenceSession(
-            files.onnx,
-            providers=providers,
-            threads=threads,
-            idle_threads=idle_threads,
-            output_rank=3 if causal else 2,
-        )
-        self._tokenizer = PairTokenizer(
-            files.tokenizer,
-            max_length=chosen_max_length(max_length, files, self._session.fixed_length),
-            truncation=truncation,
-            truncation_side=files.tokenizer_config.get("truncation_side") or "right",
-            padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
-            pad_token=token_text(files.tokenizer_config.get("pad_token")),
-            special_tokens_in_text=special_tokens_in_text,
-            long_documents=long_documents,
-            prompt=prompt,
-            instruction=instruction,
-        )
-        self._token_budget = token_budget or default_token_budget(hidden_size(files.config))
-        output = self._try_out()
-        self._read: Callable[[NDArray[Any]], Floats]
-        if causal and prompt:
-            positive, negative = map(self._tokenizer.token_id, (prompt.positive, prompt.negative))
-            self._read = partial(next_word_logits, positive=positive, negative=negative)
-        else:
-            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], label, files.config))
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self.files.config
-
-    @property
-    def max_length(self) -> int:
-        return self._tokenizer.max_length
-
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
-        unique, inverse = deduplicate(pairs)
-        compute = partial(self._compute, batch_size=batch_size, show_progress=show_progress)
-        logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
-        return logits[inverse]
-
-    def _compute(self, pairs: Sequence[Pair], batch_size: int | None, show_progress: bool) -> Floats:
-        with progress_bar(len(pairs), shown=show_progress) as advance:
-            return np.concatenate([self._window_logits(window, batch_size, advance) for window in windows(pairs)])
-
-    def _window_logits(self, pairs: Sequence[Pair], batch_size: int | None, advance: Callable[[int], Any]) -> Floats:
-        encoded = self._tokenizer.encode(pairs)
-        owners = np.array([one.pair for one in encoded])
-        begins_pair = np.diff(owners, prepend=-1) > 0
-        logits = np.empty(len(encoded))
-        limit = self._session.batch_limit or batch_size
-        for batch in plan([one.length for one in encoded], self._token_budget, limit):
-            logits[batch] = self._batch_logits([encoded[place] for place in batch])
-            advance(int(begins_pair[batch].sum()))
-        return aggregate_windows(logits, owners, len(pairs), self._long_documents)
-
-    def _batch_logits(self, batch: Sequence[EncodedPair]) -> Floats:
-        return self._read(self._session.run(self._collate(batch)))
-
-    def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
-        tokenizer = self._tokenizer
-        length = self._session.fixed_length
-        return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
-
-    def token_count(self, pairs: Iterable[Pair]) -> int:
-        encoded = (self._tokenizer.encode(window) for window in windows(checked_pairs(pairs)))
-        return sum(one.length for window in encoded for one in window)
-
-    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
-        flags: list[bool] = []
-        for window in windows(checked_pairs(pairs)):
-            cut = {one.pair for one in self._tokenizer.encode(window) if one.truncated}
-            flags += [index in cut for index in range(len(window))]
-        return flags
-
-    def _try_out(self) -> NDArray[Any]:
-        """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
-        inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
-        output = self._session.run(inputs)
-        largest = self._tokenizer.largest_id
-        inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
-        try:
-            self._session.run(inputs)
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"The tokenizer gives ids up to {largest}, and the graph of {self.files.name} fails on that one: its "
-                f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
-            ) from error
-        return output
+_warned_of_licence: set[str] = set()
 
 
 class TextCrossEncoder(TextCrossEncoderBase):
@@ -374,6 +73,14 @@ class TextCrossEncoder(TextCrossEncoderBase):
         activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
             asks for, as sentence-transformers would.
         idle_threads: ``"sleep"`` between operators, or ``"spin"`` on a machine that does nothing else.
+        optimize: ``"auto"`` runs a copy of the graph whose last layer computes only the token that the score is read
+            from, where the extra ``[optimize]`` is installed and the graph allows it. The copy is made once, its scores
+            are compared with the original's, and it is kept beside the hub's cache. ``"off"`` runs the graph as it is.
+        batching: A *dynamically* quantized (int8) graph takes one scale per batch, so that a score would move by 2 to
+            3 hundredths with its batch mates. ``"auto"`` runs such graphs pair by pair, and scores don't depend on what
+            else is scored; ``"sorted"`` batches them like any other.
+        backend: ``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``).
+        precision: ``"fp32"``; with OpenVINO also ``"bf16"``, faster on CPUs that have it, and about 1e-2 away.
         score_cache: Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which
             processes may share. The key holds the model file's hash and the options. None for no cache.
         lazy_load: Find and open the model when it is first used, not now.
@@ -404,6 +111,10 @@ class TextCrossEncoder(TextCrossEncoderBase):
         label: int | str | None = None,
         activation: Activation = "identity",
         idle_threads: IdleThreads = "sleep",
+        optimize: Optimize = "auto",
+        batching: Batching = "auto",
+        backend: Backend = "onnxruntime",
+        precision: Precision = "fp32",
         score_cache: int | str | Path | None = None,
         lazy_load: bool = False,
     ) -> None:
@@ -418,6 +129,10 @@ class TextCrossEncoder(TextCrossEncoderBase):
         check_choice("long_documents", long_documents, LongDocuments)
         check_choice("activation", activation, Activation)
         check_choice("idle_threads", idle_threads, IdleThreads)
+        check_choice("optimize", optimize, Optimize)
+        check_choice("batching", batching, Batching)
+        check_choice("backend", backend, Backend)
+        check_choice("precision", precision, Precision)
         self.model_name = model_name or registry.default_model()
         self.activation = activation
         self._locate = partial(
@@ -442,6 +157,10 @@ class TextCrossEncoder(TextCrossEncoderBase):
             instruction=instruction,
             label=label,
             activation=activation,
+            optimize=optimize,
+            batching=batching,
+            backend=backend,
+            precision=precision,
             score_cache=score_cache,
         )
         self._lazy_load = lazy_load
@@ -511,7 +230,9 @@ class TextCrossEncoder(TextCrossEncoderBase):
         if self._opened is None:
             with self._lock:
                 if self._opened is None:
-                    self._opened = self._open(self._locate())
+                    files = self._locate()
+                    warn_of_licence(files)
+                    self._opened = self._open(files)
         return self._opened
 
     @property
@@ -523,8 +244,15 @@ class TextCrossEncoder(TextCrossEncoderBase):
         """Tokens of the longest pair, special tokens included."""
         return self.load().max_length
 
-    def logits(self, pairs: Sequence[Pair], *, batch_size: int | None = None, show_progress: bool = False) -> Floats:
-        return self.load().logits(pairs, batch_size=batch_size, show_progress=show_progress)
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        return self.load().logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
         return self.load().token_count(pairs)
@@ -563,107 +291,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return f"TextCrossEncoder({', '.join([repr(self.model_name), *(f'{k}={v!r}' for k, v in changed.items())])})"
 
 
-@contextmanager
-def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
-    """A tqdm bar on stderr, as the function that moves it on by so many pairs."""
-    if not shown:
-        yield lambda pairs: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="pair") as bar:
-        yield bar.update
-
-
-def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
-    """N checked pairs of one query."""
-    if not isinstance(query, str):
-        raise InputTypeError(f"query must be a str, not {type(query).__name__}")
-    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
-        raise InputTypeError(
-            f"documents must be an iterable of str, not one {type(documents).__name__}: put a single text in a list"
-        )
-    pairs = [(query, document) for document in documents]
-    for index, (_, document) in enumerate(pairs):
-        if not isinstance(document, str):
-            raise InputTypeError(f"document {index} must be a str, not {type(document).__name__}")
-    return pairs
-
-
-def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
-    """N pairs as tuples of two str."""
-    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
-        raise InputTypeError(f"pairs must be an iterable of (query, document), not {type(pairs).__name__}")
-    checked: list[Pair] = []
-    for index, pair in enumerate(pairs):
-        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise InputTypeError(f"pair {index} must be a (query, document) tuple, not {type(pair).__name__}")
-        for part, text in zip(("query", "document"), pair, strict=True):
-            if not isinstance(text, str):
-                raise InputTypeError(f"the {part} of pair {index} must be a str, not {type(text).__name__}")
-        checked.append((pair[0], pair[1]))
-    return checked
-
-
-def check_top_n(top_n: int | None, name: str = "top_n") -> None:
-    if top_n is not None:
-        _check_whole_number(name, top_n, "None for all documents")
-
-
-def check_batch_size(batch_size: int | None) -> None:
-    if batch_size is not None:
-        _check_whole_number("batch_size", batch_size, "None for the token budget alone")
-
-
-def check_max_length(max_length: int | None) -> None:
-    if max_length is not None:
-        _check_whole_number("max_length", max_length, "None for what the model was made for")
-
-
-def _check_whole_number(name: str, value: int, or_none: str) -> None:
-    try:
-        number = None if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = None
-    if number is None:
-        raise InputTypeError(f"{name} must be a whole number from 1 or {or_none}, not {value!r}")
-    if number < 1:
-        raise InputValueError(f"{name}={value} must be 1 or more, or {or_none}")
-
-
-def check_score_threshold(score_threshold: float | None) -> None:
-    if score_threshold is not None and score_threshold != score_threshold:
-        raise InputValueError("score_threshold is NaN: every comparison with it fails; use None for no threshold")
-
-
-def chosen_max_length(asked: int | None, files: ModelFiles, fixed_length: int | None) -> int:
-    """The user's `max_length` if the model has that many positions, else the smallest limit that the files state."""
-    positions = usable_positions(files.config)
-    limits = [limit for limit in (positions, fixed_length) if limit]
-    if asked is None:
-        stated = [files.tokenizer_config.get("model_max_length"), files.tokenizer_config.get("max_length")]
-        believable = [int(value) for value in stated if value and 0 < value < LARGEST_BELIEVABLE_LENGTH]
-        return min([*believable, *limits, LARGEST_DEFAULT_LENGTH]) if believable or limits else FALLBACK_MAX_LENGTH
-    if limits and asked > min(limits):
-        raise InputValueError(f"max_length={asked} is more than the {min(limits)} positions that {files.name} has")
-    return asked
-
-
-def usable_positions(config: Mapping[str, Any]) -> int | None:
-    """Tokens the position embeddings reach for; None where the config doesn't say."""
-    positions = config.get("max_position_embeddings")
-    if not isinstance(positions, int) or positions < 1:
-        return None
-    if config.get("model_type") in POSITIONS_AFTER_PADDING:
-        positions -= int(config.get("pad_token_id", 1)) + 1
-    return positions
-
-
-def hidden_size(config: Mapping[str, Any]) -> int:
-    """Width of the model; 384, MiniLM's, where the config doesn't say."""
-    return int(config.get("hidden_size") or config.get("dim") or config.get("d_model") or 384)
-
-
-def token_text(token: Any) -> str | None:
-    """A special token's text from tokenizer_config.json, where it is a str or ``{"content": str}``."""
-    return token.get("content") if isinstance(token, Mapping) else token
+def warn_of_licence(files: ModelFiles) -> None:
+    """Logs a warning, once per process, for a model whose licence doesn't allow commercial use."""
+    if files.license and "-nc" in files.license.lower() and files.name not in _warned_of_licence:
+        _warned_of_licence.add(files.name)
+        logger.warning("%s has the licence %s, which doesn't allow commercial use", files.name, files.license)

@@ -200,7 +200,10 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
     tokenizer = source.fetch(_tokenizer_name(model, names, graph))
     _refuse_broken(model, tokenizer)
     optional = {name: source.fetch(name) for name in _OPTIONAL_FILES if name in names}
-    config = _read_json_object(model, optional.get("config.json"))
+    config = with_activation(
+        _read_json_object(model, optional.get("config.json")),
+        _read_json_object(model, optional.get("config_sentence_transformers.json")),
+    )
     tokenizer_config = _read_json_object(model, optional.get("tokenizer_config.json"))
     _fetch_modules(source, optional.get("modules.json"))
     data = _fetch_graph(source, graph)
@@ -217,6 +220,14 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
         license=description.license if description else None,
         commit=source.commit,
     )
+
+
+def with_activation(config: Mapping[str, Any], sentence_transformers: Mapping[str, Any]) -> Mapping[str, Any]:
+    """config.json with the activation that newer sentence-transformers save in a file of their own."""
+    if not sentence_transformers.get("activation_fn"):
+        return config
+    older = config.get("sentence_transformers") or {}
+    return {**config, "sentence_transformers": {**older, "activation_fn": sentence_transformers["activation_fn"]}}
 
 
 def _fetch_graph(source: _Source, graph: str) -> list[str]:
@@ -247,18 +258,12 @@ def _fetch_modules(source: _Source, modules_file: Path | None) -> None:
 
 
 def _is_complete(cached: HubRepository, graph: str) -> bool:
-    """Whether a cache that another tool filled surely holds all that is needed.
+    """Whether a cache that another tool filled surely holds all that decides how a model is read.
 
-    `graph` is the first choice only: a second choice could be wrong where the repository holds the first.
+    `graph` is the first choice only: a second choice could be wrong where the repository holds the first. External data
+    is fetched by its name where it lacks, so it needs no list.
     """
-    names = cached.names
-    if not {graph, "tokenizer.json", "config.json", "tokenizer_config.json"} <= names:
-        return False
-    try:
-        needed = external_data(cached.root / graph)
-    except (ValueError, OSError):
-        return True  # broken, which is told better when it is opened
-    return all(inner_path(cached.model, graph, location) in names for location in needed)
+    return {graph, "tokenizer.json", "config.json", "tokenizer_config.json"} <= cached.names
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ _CHILDREN = {
 """Which fields of an ONNX message hold messages on the way to a tensor."""
 
 _GRAPH, _OPSET_IMPORT, _EXTERNAL_DATA, _KEY, _VALUE = 7, 8, 13, 1, 2
+_NODE, _OPERATOR = 1, 4
 _MODEL_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LFS_ADVICE = "fetch the real file with `git lfs pull`, or download it again"
@@ -51,6 +52,22 @@ def external_data(graph: Path) -> dict[str, int]:
                     size = int(entries.get("offset") or 0) + int(entries.get("length") or 0)
                     needed[location] = max(size, needed.get(location, 0))
     return needed
+
+
+def operators(graph: Path) -> frozenset[str]:
+    """The kinds of operators in the main graph, such as ``MatMul``.
+
+    Raises:
+        ValueError: The file isn't a sound ONNX protobuf.
+    """
+    found = set()
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for number, span in _fields(data, 0, len(data)):
+            for part, node in _fields(data, *span) if number == _GRAPH and isinstance(span, tuple) else ():
+                for field, name in _fields(data, *node) if part == _NODE and isinstance(node, tuple) else ():
+                    if field == _OPERATOR and isinstance(name, tuple):
+                        found.add(data[slice(*name)].decode())
+    return frozenset(found)
 
 
 def describe_broken(path: Path, *, parse_json: bool = True) -> str | None:

@@ -10,18 +10,17 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import (
-    InputValueError,
     InvalidModelError,
     ProviderError,
-    UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.files import describe_broken
+from onnx_rerank_integrations.core.graph import Graph, Node
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +32,12 @@ IdleThreads = Literal["sleep", "spin"]
 LOG_FATAL_ONLY = 4
 """onnxruntime writes warnings and errors to stderr; the errors reach the caller as exceptions anyway."""
 
-ELEMENT_TYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(float16)": np.float16}
+ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
+    "tensor(int64)": np.dtype(np.int64),
+    "tensor(int32)": np.dtype(np.int32),
+    "tensor(float16)": np.dtype(np.float16),
+    "tensor(bool)": np.dtype(np.bool_),
+}
 
 _sessions: weakref.WeakSet[InferenceSession] = weakref.WeakSet()
 
@@ -74,6 +78,16 @@ def _container_quota() -> int | None:
     return math.ceil(int(quota) / int(period))
 
 
+class Session(Protocol):
+    """What the encoder needs of whatever runs its graph."""
+
+    graph: Graph
+
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]: ...
+
+    def narrow(self) -> Session: ...
+
+
 class InferenceSession:
     """One ONNX graph, opened once and shared by any number of threads.
 
@@ -83,12 +97,10 @@ class InferenceSession:
         threads: Threads inside one operator; None for `available_cpus`.
         idle_threads: What those threads do between operators: ``"sleep"`` leaves the cores to others, ``"spin"`` is a
             little quicker on a machine that does nothing else.
-        output_rank: Axes of the output that is read: 2 for a classifier's (B, L), 3 for a language model's (B, T, V).
+        output_ranks: As for `Graph`.
 
     Attributes:
-        input_names: The inputs the graph declares, in its order.
-        batch_limit: The batch size a graph with a fixed batch axis was exported for; None where it is free.
-        fixed_length: The T a graph with a fixed token axis was exported for; None where it is free.
+        graph: What the graph is fed and what is read of it.
 
     Raises:
         InvalidModelError: The file is no ONNX graph this onnxruntime can read.
@@ -102,72 +114,39 @@ class InferenceSession:
         providers: Sequence[Provider] | None = None,
         threads: int | None = None,
         idle_threads: IdleThreads = "sleep",
-        output_rank: Literal[2, 3] = 2,
+        output_ranks: Sequence[int] = (2,),
     ) -> None:
         self._path = path
         self._providers: list[Provider] = list(providers or ["CPUExecutionProvider"])
         self._threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
-        self._output_rank = output_rank
         self._lock = threading.Lock()
         check_providers(self._providers)
         session = self._open()
         self._session: Any = session
-        self._inputs = {node.name: node for node in session.get_inputs()}
-        self.input_names: tuple[str, ...] = tuple(self._inputs)
-        self._output = choose_output(session.get_outputs(), output_rank, path)
-        shape = next((node.shape for node in session.get_inputs() if node.name == "input_ids"), [None, None])
-        self.batch_limit = shape[0] if isinstance(shape[0], int) else None
-        self.fixed_length = shape[1] if isinstance(shape[1], int) else None
+        self.graph = Graph(path, nodes(session.get_inputs()), nodes(session.get_outputs()), output_ranks)
         _sessions.add(self)
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         """Runs one batch.
 
         Args:
-            inputs: Arrays (B, T) by name; of those, the ones that the graph declares are fed, in its element type.
+            arrays: Arrays (B, T) by name; of those, the ones that the graph declares are fed.
 
         Returns:
-            The graph's output, in its element type: logits (B, L), or (B, T, V) of a language model.
+            Logits (B, L), or (B, T, V) of a language model or a bare encoder.
 
         Raises:
-            UnsupportedModelError: The graph declares an input that is none of a text cross-encoder's, or gives
-                something else than one row per pair.
+            UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
-        rows = len(inputs["input_ids"])
-        feeds = {
-            name: self._in_graphs_type(name, inputs[name]) if name in inputs else self._decoder_input(name, rows)
-            for name in self.input_names
-        }
-        (output,) = self._live().run([self._output], feeds)
-        logits = np.asarray(output)
-        if logits.ndim == 1:
-            logits = logits[:, None]
-        if len(logits) != rows or logits.ndim != self._output_rank:
-            raise UnsupportedModelError(
-                f"The model's output {self._output!r} has shape {logits.shape} for a batch of {rows}; a cross-encoder "
-                f"gives one row of logits per pair.\nCheck that {self._path.name} is a sequence classifier, not an "
-                "embedding model."
-            )
-        return logits
+        (output,) = self._live().run([self.graph.output_name], self.graph.feeds(arrays))
+        return self.graph.logits(output, len(arrays["input_ids"]))
 
-    def _decoder_input(self, name: str, rows: int) -> NDArray[Any]:
-        """What a language model's graph asks for beside the tokens: an empty past, and only the last logits."""
-        node = self._inputs[name]
-        if name.startswith("past_key_values"):
-            rest = [size if isinstance(size, int) else 0 for size in node.shape[1:]]
-            return np.zeros([rows, *rest], dtype=ELEMENT_TYPES.get(node.type, np.float32))
-        if name == "num_logits_to_keep":
-            return np.array(1, dtype=np.int64).reshape([1] * len(node.shape))
-        if name == "use_cache_branch":
-            return np.zeros([1] * len(node.shape), dtype=bool)
-        raise UnsupportedModelError(
-            f"The graph asks for {name!r}, which isn't an input of a text cross-encoder.\n"
-            f"Export {self._path.name} again as a sequence classifier (onnx-rerank export)."
+    def narrow(self) -> InferenceSession:
+        """The same graph for callers that run several batches at once, with one thread each."""
+        return InferenceSession(
+            self._path, providers=self._providers, threads=1, output_ranks=(self.graph.output_rank,)
         )
-
-    def _in_graphs_type(self, name: str, values: NDArray[Any]) -> NDArray[Any]:
-        return values.astype(ELEMENT_TYPES.get(self._inputs[name].type, values.dtype), copy=False)
 
     def _live(self) -> Any:
         """The session; opened anew in a forked child, which can't use its parent's threads."""
@@ -204,24 +183,9 @@ class InferenceSession:
         self._lock = threading.Lock()
 
 
-def choose_output(outputs: Sequence[Any], rank: int, path: Path) -> str:
-    """The name of the output that holds the logits: ``logits``, else the first of the right rank."""
-    fitting = [output.name for output in outputs if _could_have(output, rank)]
-    if "logits" in fitting:
-        return "logits"
-    if not fitting:
-        shapes = ", ".join(f"{output.name} {output.shape}" for output in outputs)
-        raise UnsupportedModelError(
-            f"No output of {path.name} is a score per pair: {shapes}. Embedding models and bare encoders give a vector "
-            "per token.\nUse a cross-encoder exported with its classification head."
-        )
-    return str(fitting[0])
-
-
-def _could_have(output: Any, rank: int) -> bool:
-    """Whether the output has these axes; exporters may leave the shape out, or squeeze a single label's axis."""
-    axes = len(output.shape or ())
-    return axes in (0, rank) or (rank == 2 and axes == 1)
+def nodes(declared: Sequence[Any]) -> list[Node]:
+    """onnxruntime's inputs or outputs, as ours."""
+    return [Node(node.name, node.shape or (), ELEMENT_TYPES.get(node.type, np.dtype(np.float32))) for node in declared]
 
 
 def provider_name(provider: Provider) -> str:
@@ -248,11 +212,6 @@ def check_active(asked: Sequence[Provider], active: Sequence[str]) -> None:
             f"The execution provider {left_out[0]!r} didn't start (active: {', '.join(active)}).\n"
             "Check its driver and libraries, or leave providers out to run on the CPU."
         )
-
-
-def check_threads(threads: int | None) -> None:
-    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
-        raise InputValueError(f"threads={threads!r} must be a whole number from 1, or None for all available CPUs")
 
 
 def _after_fork_in_child() -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -508,10 +508,3 @@ def pad_id(tokenizer: Any, pad_token: str | None) -> int:
         if name is not None and (found := tokenizer.token_to_id(name)) is not None:
             return int(found)
     return 0
-
-
-def check_choice(name: str, value: object, choices: Any) -> None:
-    """Raises InputValueError unless `value` is one of the words of a ``Literal``."""
-    words = get_args(choices)
-    if value not in words:
-        raise InputValueError(f"{name}={value!r} is not one of {', '.join(map(repr, words))}")

@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoderBase
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import Pair

@@ -18,18 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnx_rerank_integrations.core.cross_encoder import (
-    FALLBACK_MAX_LENGTH,
-    LARGEST_BELIEVABLE_LENGTH,
-    TextCrossEncoder,
-    usable_positions,
-)
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import (
     InputValueError,
     MissingExtraError,
     ModelNotFoundError,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.limits import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
 from onnx_rerank_integrations.core.types import Pair
 
 if TYPE_CHECKING:

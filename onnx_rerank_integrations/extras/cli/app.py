@@ -14,11 +14,14 @@ from typer.core import TyperGroup
 
 from onnx_rerank_integrations.core.errors import RerankError
 from onnx_rerank_integrations.extras.cli import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
+from onnx_rerank_integrations.extras.cli.bench import bench
+from onnx_rerank_integrations.extras.cli.evaluate import evaluate
+from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
 from onnx_rerank_integrations.extras.cli.rank import rank
 from onnx_rerank_integrations.extras.cli.version import version
 
-COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, version)
+COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, evaluate, bench, export, check, version)
 
 
 class Commands(TyperGroup):

@@ -101,5 +101,5 @@ def _text(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> str
         )
     for text in texts:
         if not isinstance(text, str):
-            raise InputValueError(f"{place}: the text to score must be a string, found a {type(text).__name__}")
+            raise InputValueError(f"{place}: the text to score must be a string, found {text!r:.60}")
     return "\n".join(texts)

@@ -1,0 +1,164 @@
+"""What every encoder offers, over one method that gives logits."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from onnx_rerank_integrations.core.checks import (
+    check_batch_size,
+    check_choice,
+    check_parallel,
+    check_score_threshold,
+    check_top_n,
+    checked_pairs,
+    pairs_of,
+)
+from onnx_rerank_integrations.core.errors import ScoreError
+from onnx_rerank_integrations.core.scoring import Activation, Floats, activation_function, best_first, check_finite
+from onnx_rerank_integrations.core.types import Pair, RankedDocument
+
+
+class TextCrossEncoderBase(ABC):
+    """Scores (query, document) pairs with one model. Higher scores mean more relevant documents."""
+
+    activation: Activation = "identity"
+
+    @abstractmethod
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        """Raw relevance logits (N,) of N checked pairs, in input order."""
+
+    @abstractmethod
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        """Tokens the model reads for these pairs: special tokens included, after truncation, without padding."""
+
+    @abstractmethod
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        """For each pair, whether tokens are left out because it is longer than ``max_length``."""
+
+    @property
+    @abstractmethod
+    def config(self) -> Mapping[str, Any]:
+        """The model's config.json."""
+
+    def rerank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+        activation: Activation | None = None,
+    ) -> list[float]:
+        """Scores each document for the query.
+
+        Args:
+            query: The question. An empty one is scored like any other text.
+            documents: N texts.
+            batch_size: Most pairs of a batch, beside the budget of padded tokens; None for that budget alone.
+            parallel: Batches that run at once, each on one thread; 0 for one per available CPU, None to give all
+                threads to one batch after the other. Scores are equal either way.
+            show_progress: Show a tqdm bar on stderr.
+            activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
+                asks for; None for the constructor's.
+
+        Returns:
+            N scores in input order.
+
+        Raises:
+            InputTypeError: The query or a document is no str; the message names the document's index.
+            ScoreError: The model gave NaN or infinity for a document.
+        """
+        pairs = pairs_of(query, documents)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
+        return [float(score) for score in self._scores(logits, activation)]
+
+    def rerank_pairs(
+        self,
+        pairs: Iterable[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+        activation: Activation | None = None,
+    ) -> list[float]:
+        """Scores each (query, document) pair; otherwise as `rerank`.
+
+        Returns:
+            N scores in input order.
+        """
+        logits = self._checked_logits(checked_pairs(pairs), batch_size, parallel, show_progress)
+        return [float(score) for score in self._scores(logits, activation)]
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        *,
+        top_n: int | None = None,
+        score_threshold: float | None = None,
+        activation: Activation | None = None,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> list[RankedDocument]:
+        """Orders the documents, best first. The order is decided on logits; equal ones keep their input order.
+
+        Args:
+            query: The question.
+            documents: N texts.
+            top_n: Most documents returned; None for all.
+            score_threshold: The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.
+            activation: As for `rerank`.
+            batch_size: As for `rerank`.
+            parallel: As for `rerank`.
+            show_progress: As for `rerank`.
+
+        Returns:
+            At most ``min(top_n, N)`` documents.
+
+        Raises:
+            InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
+            InputTypeError, ScoreError: As for `rerank`.
+        """
+        check_top_n(top_n)
+        check_score_threshold(score_threshold)
+        pairs = pairs_of(query, documents)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
+        scores = self._scores(logits, activation)
+        kept = best_first(logits, scores, top_n=top_n, score_threshold=score_threshold)
+        return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
+
+    def _checked_logits(
+        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
+    ) -> Floats:
+        check_batch_size(batch_size)
+        check_parallel(parallel)
+        if not pairs:
+            return np.empty(0)
+        logits = self.logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
+        if len(logits) != len(pairs):
+            raise ScoreError(
+                f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
+                "logits() must give one per pair."
+            )
+        check_finite(logits)
+        return logits
+
+    def _scores(self, logits: Floats, activation: Activation | None) -> Floats:
+        chosen = self.activation if activation is None else activation
+        check_choice("activation", chosen, Activation)
+        if len(logits) == 0:
+            return logits
+        return activation_function(chosen, self.config)(logits)

@@ -1,0 +1,89 @@
+"""What callers pass in, refused early and by name."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.types import Pair
+
+
+def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
+    """N checked pairs of one query."""
+    if not isinstance(query, str):
+        raise InputTypeError(f"query must be a str, not {type(query).__name__}")
+    if isinstance(documents, (str, bytes)) or not isinstance(documents, Iterable):
+        raise InputTypeError(
+            f"documents must be an iterable of str, not one {type(documents).__name__}: put a single text in a list"
+        )
+    pairs = [(query, document) for document in documents]
+    for index, (_, document) in enumerate(pairs):
+        if not isinstance(document, str):
+            raise InputTypeError(f"document {index} must be a str, not {type(document).__name__}")
+    return pairs
+
+
+def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
+    """N pairs as tuples of two str."""
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        raise InputTypeError(f"pairs must be an iterable of (query, document), not {type(pairs).__name__}")
+    checked: list[Pair] = []
+    for index, pair in enumerate(pairs):
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputTypeError(f"pair {index} must be a (query, document) tuple, not {type(pair).__name__}")
+        for part, text in zip(("query", "document"), pair, strict=True):
+            if not isinstance(text, str):
+                raise InputTypeError(f"the {part} of pair {index} must be a str, not {type(text).__name__}")
+        checked.append((pair[0], pair[1]))
+    return checked
+
+
+def check_top_n(top_n: int | None, name: str = "top_n") -> None:
+    if top_n is not None:
+        _check_whole_number(name, top_n, "None for all documents")
+
+
+def check_batch_size(batch_size: int | None) -> None:
+    if batch_size is not None:
+        _check_whole_number("batch_size", batch_size, "None for the token budget alone")
+
+
+def check_parallel(parallel: int | None) -> None:
+    if parallel is None or (parallel == 0 and not isinstance(parallel, bool)):
+        return
+    _check_whole_number("parallel", parallel, "0 for all CPUs, or None for one batch after the other")
+
+
+def check_max_length(max_length: int | None) -> None:
+    if max_length is not None:
+        _check_whole_number("max_length", max_length, "None for what the model was made for")
+
+
+def _check_whole_number(name: str, value: int, or_none: str) -> None:
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        raise InputTypeError(f"{name} must be a whole number from 1 or {or_none}, not {value!r}")
+    if number < 1:
+        raise InputValueError(f"{name}={value} must be 1 or more, or {or_none}")
+
+
+def check_score_threshold(score_threshold: float | None) -> None:
+    if score_threshold is not None and score_threshold != score_threshold:
+        raise InputValueError("score_threshold is NaN: every comparison with it fails; use None for no threshold")
+
+
+def check_threads(threads: int | None) -> None:
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputValueError(f"threads={threads!r} must be a whole number from 1, or None for all available CPUs")
+
+
+def check_choice(name: str, value: object, choices: Any) -> None:
+    """Raises InputValueError unless `value` is one of the words of a ``Literal``."""
+    words = get_args(choices)
+    if value not in words:
+        raise InputValueError(f"{name}={value!r} is not one of {', '.join(map(repr, words))}")

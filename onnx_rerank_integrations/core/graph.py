@@ -1,0 +1,123 @@
+"""What a graph declares: which of a batch's arrays it is fed, and which of its outputs holds the logits. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_rerank_integrations.core.errors import UnsupportedModelError
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One input or output.
+
+    Attributes:
+        name: Its name.
+        shape: Its axes: a number where it is fixed, anything else where it is free; empty where it isn't declared.
+        dtype: Its element type.
+    """
+
+    name: str
+    shape: Sequence[Any]
+    dtype: np.dtype[Any]
+
+
+class Graph:
+    """The inputs that a graph is fed, and the one output that is read.
+
+    Args:
+        path: The file, for messages.
+        inputs: All inputs, in the graph's order.
+        outputs: All outputs.
+        output_ranks: Axes of the output that is read, in order of preference: 2 for a classifier's (B, L), 3 for a
+            vector per token, (B, T, V).
+
+    Attributes:
+        input_names: In the graph's order.
+        output_name: Of the output that is read.
+        output_rank: Its axes, one of `output_ranks`.
+        batch_limit: The batch size a graph with a fixed batch axis was exported for; None where it is free.
+        fixed_length: The T a graph with a fixed token axis was exported for; None where it is free.
+
+    Raises:
+        UnsupportedModelError: No output has such a rank.
+    """
+
+    def __init__(
+        self, path: Path, inputs: Sequence[Node], outputs: Sequence[Node], output_ranks: Sequence[int] = (2,)
+    ) -> None:
+        self._path = path
+        self._inputs = {node.name: node for node in inputs}
+        self.input_names = tuple(self._inputs)
+        self.output_name, self.output_rank = choose_output(outputs, output_ranks, path)
+        batch, length = next((node.shape for node in inputs if node.name == "input_ids"), (None, None))
+        self.batch_limit = batch if isinstance(batch, int) else None
+        self.fixed_length = length if isinstance(length, int) else None
+
+    def feeds(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Exactly the declared inputs, in the declared element types, from a batch's arrays (B, T).
+
+        Raises:
+            UnsupportedModelError: The graph declares an input that is none of a text cross-encoder's.
+        """
+        rows = len(arrays["input_ids"])
+        return {
+            name: arrays[name].astype(node.dtype, copy=False) if name in arrays else self._decoder_input(node, rows)
+            for name, node in self._inputs.items()
+        }
+
+    def _decoder_input(self, node: Node, rows: int) -> NDArray[Any]:
+        """What a language model's graph asks for beside the tokens: an empty past, and only the last logits."""
+        if node.name.startswith("past_key_values"):
+            rest = [size if isinstance(size, int) else 0 for size in node.shape[1:]]
+            return np.zeros([rows, *rest], dtype=node.dtype)
+        if node.name == "num_logits_to_keep":
+            return np.ones([1] * len(node.shape), dtype=node.dtype)
+        if node.name == "use_cache_branch":
+            return np.zeros([1] * len(node.shape), dtype=node.dtype)
+        raise UnsupportedModelError(
+            f"The graph asks for {node.name!r}, which isn't an input of a text cross-encoder.\n"
+            f"Export {self._path.name} again as a sequence classifier (onnx-rerank export)."
+        )
+
+    def logits(self, output: NDArray[Any], rows: int) -> NDArray[Any]:
+        """The output as (B, L) or (B, T, V).
+
+        Raises:
+            UnsupportedModelError: It doesn't have one row per pair.
+        """
+        logits = np.asarray(output)
+        if logits.ndim == 1:
+            logits = logits[:, None]
+        if len(logits) != rows or logits.ndim != self.output_rank:
+            raise UnsupportedModelError(
+                f"The model's output {self.output_name!r} has shape {logits.shape} for a batch of {rows}; a "
+                f"cross-encoder gives one row of logits per pair.\nCheck that {self._path.name} is a sequence "
+                "classifier, not an embedding model."
+            )
+        return logits
+
+
+def choose_output(outputs: Sequence[Node], ranks: Sequence[int], path: Path) -> tuple[str, int]:
+    """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank."""
+    for rank in ranks:
+        fitting = [output.name for output in outputs if _could_have(output, rank)]
+        if fitting:
+            return ("logits" if "logits" in fitting else fitting[0]), rank
+    shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in outputs)
+    raise UnsupportedModelError(
+        f"No output of {path.name} is a score per pair: {shapes}. Embedding models and bare encoders give a vector per "
+        "token.\nUse a cross-encoder exported with its classification head."
+    )
+
+
+def _could_have(output: Node, rank: int) -> bool:
+    """Whether the output has these axes; exporters may leave the shape out, or squeeze a single label's axis."""
+    axes = len(output.shape)
+    return axes in (0, rank) or (rank == 2 and axes == 1)

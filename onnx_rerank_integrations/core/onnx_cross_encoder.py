@@ -1,0 +1,312 @@
+"""The recipe: pairs -> tokens -> batches -> logits, with one model's files on this machine."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
+from onnx_rerank_integrations.core.checks import checked_pairs
+from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
+from onnx_rerank_integrations.core.limits import chosen_max_length, hidden_size, token_text
+from onnx_rerank_integrations.core.modular_head import read_modular_head
+from onnx_rerank_integrations.core.onnx_format import operators
+from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
+from onnx_rerank_integrations.core.registry import EMBEDDED
+from onnx_rerank_integrations.core.scoring import (
+    Activation,
+    Floats,
+    aggregate_windows,
+    next_word_logits,
+    relevance_logits,
+    relevant_label,
+)
+from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, Session, available_cpus
+from onnx_rerank_integrations.core.tokenization import (
+    EncodedPair,
+    LongDocuments,
+    PairTokenizer,
+    SpecialTokensInText,
+    Truncation,
+    collate,
+)
+from onnx_rerank_integrations.core.types import ModelFiles, Pair
+from onnx_rerank_integrations.core.workers import Workers
+
+logger = logging.getLogger(__name__)
+
+Backend = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+Batching = Literal["auto", "sorted"]
+Optimize = Literal["auto", "off"]
+
+
+class OnnxCrossEncoder(TextCrossEncoderBase):
+    """A sequence classifier in ONNX form, opened from files on this machine.
+
+    Args:
+        files: Graph, tokenizer and configs.
+        providers: Execution providers; None for the CPU.
+        threads: Threads inside one operator; None for all available CPUs.
+        idle_threads: ``"sleep"`` or ``"spin"``.
+        max_length: Tokens of the longest pair; None for what the model was made for.
+        truncation: ``"longest_first"`` or ``"only_second"``.
+        special_tokens_in_text: ``"special"`` or ``"text"``.
+        long_documents: ``"truncate"``, ``"max"``, ``"mean"`` or ``"first"``.
+        instruction: What a language model is told to look for; None for its family's own.
+        label: The label that means 'relevant'; None to take it from the config.
+        activation: The default of the methods' `activation`.
+        token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+        optimize: ``"auto"`` or ``"off"``.
+        batching: ``"auto"`` runs dynamically quantized graphs pair by pair, ``"sorted"`` batches them too.
+        score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
+        backend: ``"onnxruntime"`` or ``"openvino"``.
+        precision: ``"fp32"``, or ``"bf16"`` with OpenVINO.
+    """
+
+    def __init__(
+        self,
+        files: ModelFiles,
+        *,
+        providers: Sequence[Provider] | None = None,
+        threads: int | None = None,
+        idle_threads: IdleThreads = "sleep",
+        max_length: int | None = None,
+        truncation: Truncation = "longest_first",
+        special_tokens_in_text: SpecialTokensInText = "special",
+        long_documents: LongDocuments = "truncate",
+        instruction: str | None = None,
+        label: int | str | None = None,
+        activation: Activation = "identity",
+        token_budget: int | None = None,
+        optimize: Optimize = "auto",
+        batching: Batching = "auto",
+        score_cache: int | str | Path | None = None,
+        backend: Backend = "onnxruntime",
+        precision: Precision = "fp32",
+    ) -> None:
+        self.files = files
+        self.activation = activation
+        self._long_documents = long_documents
+        self._cache = open_cache(score_cache)
+        self._cache_key = b""
+        if self._cache:
+            options = (
+                *(max_length, truncation, special_tokens_in_text, long_documents, instruction, label),
+                *(providers, optimize, batching, backend, precision),
+            )
+            self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
+        causal = is_causal(files.config)
+        prompt = prompt_for(files.config, instruction)
+        head = read_modular_head(files.folder)
+        self._session = open_session(
+            graph_to_run(files, optimize),
+            backend=backend,
+            precision=precision,
+            providers=providers,
+            threads=threads,
+            idle_threads=idle_threads,
+            output_ranks=(3,) if causal else (2, 3) if head else (2,),
+        )
+        self._lock = threading.Lock()
+        self._parallel: Lanes | None = None
+        self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
+        self._head = head if self._session.graph.output_rank == 3 else None
+        self._tokenizer = PairTokenizer(
+            files.tokenizer,
+            max_length=chosen_max_length(max_length, files, self._session.graph.fixed_length),
+            truncation=truncation,
+            truncation_side=files.tokenizer_config.get("truncation_side") or "right",
+            padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
+            pad_token=token_text(files.tokenizer_config.get("pad_token")),
+            special_tokens_in_text=special_tokens_in_text,
+            long_documents=long_documents,
+            prompt=prompt,
+            instruction=instruction,
+        )
+        self._token_budget = token_budget or default_token_budget(hidden_size(files.config))
+        output = self._try_out()
+        self._read: Callable[[NDArray[Any]], Floats]
+        if causal and prompt:
+            positive, negative = map(self._tokenizer.token_id, (prompt.positive, prompt.negative))
+            self._read = partial(next_word_logits, positive=positive, negative=negative)
+        else:
+            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], label, files.config))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self.files.config
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest pair, special tokens included."""
+        return self._tokenizer.max_length
+
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        unique, inverse = deduplicate(pairs)
+        compute = partial(self._compute, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
+        logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
+        return logits[inverse]
+
+    def _compute(
+        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
+    ) -> Floats:
+        run_all = self._in_order if parallel is None else self._lanes(parallel).run_all
+        with progress_bar(len(pairs), shown=show_progress) as advance:
+            return np.concatenate(
+                [self._window_logits(window, batch_size, run_all, advance) for window in windows(pairs)]
+            )
+
+    def _window_logits(
+        self, pairs: Sequence[Pair], batch_size: int | None, run_all: RunAll, advance: Callable[[int], Any]
+    ) -> Floats:
+        encoded = self._tokenizer.encode(pairs)
+        owners = np.array([one.pair for one in encoded])
+        begins_pair = np.diff(owners, prepend=-1) > 0
+        limit = self._session.graph.batch_limit or (1 if self._one_by_one else batch_size)
+        batches = list(plan([one.length for one in encoded], self._token_budget, limit))
+        logits = np.empty(len(encoded))
+        for batch, found in zip(batches, run_all([[encoded[i] for i in batch] for batch in batches]), strict=True):
+            logits[batch] = found
+            advance(int(begins_pair[batch].sum()))
+        return aggregate_windows(logits, owners, len(pairs), self._long_documents)
+
+    def _in_order(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
+        return (self._batch_logits(self._session, batch) for batch in batches)
+
+    def _lanes(self, parallel: int) -> Lanes:
+        """The threads that run batches side by side: made at the first call that asks for so many, then kept."""
+        count = parallel or available_cpus()
+        with self._lock:
+            if self._parallel is None or self._parallel.workers.threads != count:
+                narrow = self._parallel.session if self._parallel else self._session.narrow()
+                self._parallel = Lanes(narrow, Workers(count), self._batch_logits)
+            return self._parallel
+
+    def _batch_logits(self, session: Session, batch: Sequence[EncodedPair]) -> Floats:
+        return self._read(self._run(session, self._collate(batch)))
+
+    def _run(self, session: Session, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """The graph's output for one batch, through the head where that lies beside the graph."""
+        output = session.run(inputs)
+        return self._head(output, inputs["attention_mask"]) if self._head else output
+
+    def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
+        tokenizer = self._tokenizer
+        length = self._session.graph.fixed_length
+        return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
+
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        encoded = (self._tokenizer.encode(window) for window in windows(checked_pairs(pairs)))
+        return sum(one.length for window in encoded for one in window)
+
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        flags: list[bool] = []
+        for window in windows(checked_pairs(pairs)):
+            cut = {one.pair for one in self._tokenizer.encode(window) if one.truncated}
+            flags += [index in cut for index in range(len(window))]
+        return flags
+
+    def _try_out(self) -> NDArray[Any]:
+        """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
+        inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
+        output = self._run(self._session, inputs)
+        largest = self._tokenizer.largest_id
+        inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
+        try:
+            self._session.run(inputs)
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"The tokenizer gives ids up to {largest}, and the graph of {self.files.name} fails on that one: its "
+                f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
+            ) from error
+        return output
+
+
+RunAll = Callable[[Iterable[Sequence[EncodedPair]]], Iterable[Floats]]
+"""Runs many batches; gives the logits (B,) of each, in order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """Batches side by side: several threads that share one session, whose operators use one thread each."""
+
+    session: Session
+    workers: Workers
+    score: Callable[[Session, Sequence[EncodedPair]], Floats]
+
+    def run_all(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
+        return self.workers.pool.map(partial(self.score, self.session), batches)
+
+
+def graph_to_run(files: ModelFiles, optimize: Optimize) -> Path:
+    """The model's own graph, or the verified copy whose last layer computes only the first token."""
+    if optimize == "off" or files.name == EMBEDDED:
+        return files.onnx
+    from onnx_rerank_integrations.extras.optimize import optimized_path  # an extra, only when it may be needed
+
+    try:
+        return optimized_path(files.onnx) or files.onnx
+    except MissingExtraError as error:
+        logger.debug("%s runs as it is: %s", files.name, error)
+        return files.onnx
+
+
+def open_session(
+    path: Path,
+    *,
+    backend: Backend,
+    precision: Precision,
+    providers: Sequence[Provider] | None,
+    threads: int | None,
+    idle_threads: IdleThreads,
+    output_ranks: Sequence[int],
+) -> Session:
+    """Opens the graph with the chosen backend.
+
+    Raises:
+        InputValueError: Options that don't go with the backend.
+    """
+    if backend == "openvino":
+        if providers is not None:
+            raise InputValueError("providers are onnxruntime's, and don't go with backend=\"openvino\"")
+        from onnx_rerank_integrations.extras.openvino import OpenVinoSession  # an extra, only when asked for
+
+        return OpenVinoSession(path, threads=threads, precision=precision, output_ranks=output_ranks)
+    if precision != "fp32":
+        raise InputValueError(
+            f'precision={precision!r} needs backend="openvino"; onnxruntime computes in the graph\'s own types'
+        )
+    return InferenceSession(
+        path, providers=providers, threads=threads, idle_threads=idle_threads, output_ranks=output_ranks
+    )
+
+
+@contextmanager
+def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """A tqdm bar on stderr, as the function that moves it on by so many pairs."""
+    if not shown:
+        yield lambda pairs: None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=total, unit="pair") as bar:
+        yield bar.update

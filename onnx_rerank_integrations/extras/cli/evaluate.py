@@ -1,0 +1,105 @@
+"""``onnx-rerank evaluate``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.errors import InputValueError
+from onnx_rerank_integrations.extras.cli.options import (
+    MODEL_HELP,
+    CacheDir,
+    LocalFilesOnly,
+    LongDocuments,
+    LongDocumentsChoice,
+    MaxLength,
+    ModelFile,
+    Providers,
+    Threads,
+)
+from onnx_rerank_integrations.extras.cli.output import write_table
+from onnx_rerank_integrations.extras.needs_extra import needs_extra
+
+
+def evaluate(
+    folder: Annotated[
+        Path, typer.Argument(help="A collection: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.")
+    ],
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help=f"{MODEL_HELP} Repeat to compare several.",
+            show_default=f"$ONNX_RERANK_MODEL, else {registry.DEFAULT_MODEL}",
+        ),
+    ] = None,
+    first_stage: Annotated[
+        Path | None,
+        typer.Option(
+            help="The candidates, as a TREC run.", show_default="the *.trec in the folder, else BM25 made on the spot"
+        ),
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Candidates of each query that are reranked.")] = 100,
+    split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the report is written.")] = Path("evaluation"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the significance tests.")] = 0,
+    model_file: ModelFile = None,
+    cache_dir: CacheDir = None,
+    local_files_only: LocalFilesOnly = False,
+    max_length: MaxLength = None,
+    long_documents: LongDocuments = LongDocumentsChoice.TRUNCATE,
+    threads: Threads = None,
+    provider: Providers = None,
+) -> None:
+    """Measure whether reranking helps on your data, with which model, at what latency.
+
+    Writes report.md, results.json, per_query.tsv and plot.png to --output. Files may be gzipped.
+
+    \b
+    Examples:
+      onnx-rerank evaluate ./my-collection --model embedded
+      onnx-rerank evaluate ./scifact -m embedded -m Xenova/ms-marco-MiniLM-L-6-v2
+      onnx-rerank evaluate ./scifact -m ./my-model --first-stage dense.trec --top-k 50
+    """
+    with needs_extra("evaluate", "onnx-rerank evaluate"):
+        import ir_measures  # noqa: F401
+        import matplotlib  # noqa: F401
+    from onnx_rerank_integrations.extras.evaluate import evaluate as measure
+    from onnx_rerank_integrations.extras.evaluate.report import make_folder, table
+
+    names = model or [registry.default_model()]
+    if len(set(names)) < len(names):
+        raise InputValueError(f"a model is named twice: {', '.join(names)}")
+    make_folder(output)
+    encoders = {
+        name: TextCrossEncoder(
+            name,
+            model_file=model_file,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            max_length=max_length,
+            long_documents=long_documents.value,
+            threads=threads,
+            providers=provider or None,
+        )
+        for name in names
+    }
+    evaluation = measure(
+        folder,
+        encoders,
+        first_stage=first_stage,
+        top_k=top_k,
+        split=split,
+        seed=seed,
+        show_progress=sys.stderr.isatty(),
+    )
+    paths = evaluation.save(output)
+    headers, rows = table(evaluation)
+    write_table(headers, rows, numbers=headers[1:])
+    typer.echo(f"\n{evaluation.answer}\n\nWritten: {', '.join(map(str, paths))}")

@@ -1,0 +1,119 @@
+"""``onnx-rerank export`` and ``onnx-rerank check``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnx_rerank_integrations.core.errors import InputValueError
+from onnx_rerank_integrations.extras.cli import OUR_ERROR
+from onnx_rerank_integrations.extras.cli.options import (
+    MODEL_HELP,
+    CacheDir,
+    Label,
+    LocalFilesOnly,
+    MaxLength,
+    ModelFile,
+    Revision,
+)
+from onnx_rerank_integrations.extras.cli.output import note, write_table
+
+
+class Scale(StrEnum):
+    """The scale of a reference's scores."""
+
+    IDENTITY = "identity"
+    SIGMOID = "sigmoid"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A hub id, or a folder as transformers saves it.")],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    revision: Revision = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+) -> None:
+    """Turn a PyTorch cross-encoder into a folder with ONNX files, and compare their scores.
+
+    \b
+    onnx-rerank export cross-encoder/ms-marco-MiniLM-L6-v2 my-model
+    onnx-rerank rank "a query" documents.txt --model ./my-model
+    """
+    from onnx_rerank_integrations.extras.export import export as run_export
+
+    result = run_export(model, out, revision=revision, overwrite=overwrite)
+    write_table(
+        ["exported", "size", "pairs compared", "largest difference from PyTorch"],
+        [[str(result.folder), f"{result.size / 1e6:,.1f} MB", str(result.pairs), f"{result.largest_difference:.1e}"]],
+        numbers=("size", "pairs compared", "largest difference from PyTorch"),
+    )
+
+
+def check(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            help='JSON lines of {"query", "document", "score"} to compare with.',
+            show_default="the published scores of this model",
+        ),
+    ] = None,
+    reference_of: Annotated[
+        str | None, typer.Option(help="Compare with the published scores of this name.", show_default="MODEL")
+    ] = None,
+    scale: Annotated[Scale, typer.Option(help="The scale of the scores in --reference.")] = Scale.IDENTITY,
+    tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that passes, with --reference.")] = 1e-3,
+    label: Label = None,
+    max_length: MaxLength = None,
+    model_file: ModelFile = None,
+    revision: Revision = None,
+    cache_dir: CacheDir = None,
+    local_files_only: LocalFilesOnly = False,
+) -> None:
+    """Compare a model's scores with published ones, or with your own. Exit code 1 if they differ.
+
+    \b
+    onnx-rerank check Xenova/ms-marco-MiniLM-L-6-v2
+    onnx-rerank check ./my-model --reference scores.jsonl
+    onnx-rerank check ./my-copy --reference-of cross-encoder/ms-marco-MiniLM-L6-v2
+    """
+    from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+    from onnx_rerank_integrations.extras import check as checks
+
+    if reference is None:
+        references = checks.published_for(reference_of or model)
+        if not references:
+            known = ", ".join(sorted({one.model for one in checks.published()}))
+            raise InputValueError(
+                f"no published scores of {reference_of or model} are known; they are for {known}.\n"
+                "Give your own with --reference, or name one of these with --reference-of."
+            )
+    else:
+        references = [checks.read_reference(reference, model, activation=scale.value, tolerance=tolerance)]
+    encoder = TextCrossEncoder(
+        model,
+        label=label,
+        max_length=max_length,
+        model_file=model_file,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+    )
+    comparisons = checks.compare(encoder, references)
+    rows = [
+        [
+            one.reference.source,
+            str(len(one.scores)),
+            f"{one.largest_difference:.1e}",
+            f"{one.reference.tolerance:.0e}",
+            "equal" if one.passed else "DIFFERENT",
+        ]
+        for one in comparisons
+    ]
+    numbers = ("pairs", "largest difference", "tolerance")
+    write_table(["reference", "pairs", "largest difference", "tolerance", "result"], rows, numbers=numbers)
+    if not all(one.passed for one in comparisons):
+        note("the scores differ by more than the tolerance: another file of the model, or another max_length?")
+        raise typer.Exit(OUR_ERROR)

@@ -1,0 +1,116 @@
+"""Runs the graph with OpenVINO instead of onnxruntime: bf16 on CPUs that have it. Needs the extra ``[openvino]``."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError
+from onnx_rerank_integrations.core.files import describe_broken
+from onnx_rerank_integrations.core.graph import Graph, Node
+from onnx_rerank_integrations.core.session import available_cpus
+
+logger = logging.getLogger(__name__)
+
+Precision = Literal["fp32", "bf16"]
+
+HINTS = {"fp32": "f32", "bf16": "bf16"}
+CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}
+
+
+class OpenVinoSession:
+    """One ONNX graph, compiled once for the CPU and shared by any number of threads.
+
+    Args:
+        path: The graph.
+        threads: Threads inside one operator; None for all CPUs this process may use.
+        precision: ``"fp32"``, or ``"bf16"`` for matrix products in bfloat16, which moves logits by about 1e-2.
+        output_ranks: As for `Graph`.
+
+    Attributes:
+        graph: What the graph is fed and what is read of it.
+
+    Raises:
+        MissingExtraError: openvino isn't installed.
+        ProviderError: bf16 was asked for, and this CPU lacks it: it would be emulated, slower than fp32.
+        InvalidModelError: OpenVINO can't read the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int | None = None,
+        precision: Precision = "fp32",
+        output_ranks: Sequence[int] = (2,),
+    ) -> None:
+        try:
+            import openvino
+        except ImportError as error:
+            raise MissingExtraError('backend="openvino"', "openvino") from error
+        self._path = path
+        self._threads = threads or available_cpus()
+        self._precision: Precision = precision
+        self._compiled = self._compile(openvino)
+        self._process = os.getpid()
+        self._idle: deque[Any] = deque()
+        self.graph = Graph(path, _nodes(self._compiled.inputs), _nodes(self._compiled.outputs), output_ranks)
+
+    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`."""
+        try:
+            request = self._idle.pop()
+        except IndexError:
+            request = self._compiled.create_infer_request()
+        try:
+            results = request.infer(self.graph.feeds(arrays), share_inputs=True)
+            output = np.array(results[self.graph.output_name])
+        finally:
+            self._idle.append(request)
+        return self.graph.logits(output, len(arrays["input_ids"]))
+
+    def narrow(self) -> OpenVinoSession:
+        """The same graph for callers that run several batches at once, with one thread each."""
+        return OpenVinoSession(self._path, threads=1, precision=self._precision, output_ranks=(self.graph.output_rank,))
+
+    def _compile(self, openvino: Any) -> Any:
+        core = openvino.Core()
+        if CAPABILITIES[self._precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise ProviderError(
+                f"precision={self._precision!r} was asked for, and this CPU can't compute in it.\n"
+                'Use precision="fp32", or a machine with AVX-512 BF16, AMX or the like.'
+            )
+        options = {
+            "INFERENCE_PRECISION_HINT": HINTS[self._precision],
+            "INFERENCE_NUM_THREADS": self._threads,
+            "NUM_STREAMS": "1",
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        try:
+            compiled = core.compile_model(core.read_model(str(self._path)), "CPU", options)
+        except Exception as error:
+            raise InvalidModelError(
+                f"OpenVINO {openvino.__version__} can't open {self._path}: {describe_broken(self._path) or error}\n"
+                "Leave backend out to run it with onnxruntime."
+            ) from error
+        logger.debug("compiled %s with OpenVINO, %s, %d threads", self._path, self._precision, self._threads)
+        return compiled
+
+
+def _nodes(ports: Sequence[Any]) -> list[Node]:
+    """OpenVINO's inputs or outputs, as ours."""
+    return [
+        Node(
+            port.any_name,
+            [axis.get_length() if axis.is_static else None for axis in port.partial_shape],
+            np.dtype(port.element_type.to_dtype()),
+        )
+        for port in ports
+    ]

@@ -1,0 +1,43 @@
+"""No test reaches beyond this machine, but those marked `hub`, which are asked for by `pytest -m hub`."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+import pytest
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "hub" in config.getoption("markexpr"):
+        return
+    skip = pytest.mark.skip(reason="needs real models from the Hugging Face hub: pytest -m hub")
+    for item in items:
+        if "hub" in item.keywords:
+            item.add_marker(skip)
+
+
+class NetworkError(RuntimeError):
+    """A test tried to leave this machine."""
+
+
+@pytest.fixture(autouse=True)
+def _stay_on_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "hub" in request.keywords:
+        return
+    real = socket.socket.connect
+
+    def connect(self: socket.socket, address: Any) -> None:
+        if self.family in (socket.AF_INET, socket.AF_INET6) and not _is_loopback(address[0]):
+            raise NetworkError(f"a test tried to connect to {address[0]}; mark it `hub`, or keep it on this machine")
+        real(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,103 @@
+"""`onnx-rerank check` finds a difference and `onnx-rerank bench` measures, on models that are here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("typer", reason="typer isn't installed: pip install 'onnx-rerank-integrations[cli]'")
+
+from onnx_rerank_integrations import InputValueError, ModelNotFoundError, TextCrossEncoder
+from onnx_rerank_integrations.extras import bench, check
+from onnx_rerank_integrations.extras.cli import main
+from tests.parity import fixtures
+
+
+@pytest.fixture
+def reference(tmp_path: Path) -> Path:
+    """Scores of the BERT fixture, by PyTorch."""
+    scores = fixtures.scores("bert")
+    path = tmp_path / "scores.jsonl"
+    rows = zip(scores["pairs"], scores["logits"], strict=True)
+    lines = [json.dumps({"query": q, "document": d, "score": row[0]}) for (q, d), row in rows]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_equal_scores_pass(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["check", str(fixtures.folder("bert")), "--reference", str(reference), "--tolerance", "1e-4"]
+
+    assert main([*arguments, "--max-length", str(fixtures.scores("bert")["max_length"])]) == 0
+    assert "| equal |" in capsys.readouterr().out
+
+
+def test_a_difference_is_shown_and_fails(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(fixtures.folder("roberta")), "--reference", str(reference), "--max-length", "64"]) == 1
+    assert "DIFFERENT" in capsys.readouterr().out
+
+
+def test_a_model_without_published_scores_says_which_have_some(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "embedded"]) == 1
+    assert "Xenova/ms-marco-MiniLM-L-6-v2" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ['{"query": "a"}', "[]", "{", '{"query": "a", "document": 3, "score": 1}'])
+def test_a_line_that_is_no_record_is_named(line: str, tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    path.write_text('{"query": "a", "document": "b", "score": 1}\n\n' + line)
+
+    with pytest.raises(InputValueError, match=r"scores\.jsonl, line 3"):
+        check.read_reference(path, "embedded", activation="identity", tolerance=1e-3)
+
+
+@pytest.mark.hub
+@pytest.mark.parametrize("published", check.published(), ids=lambda one: f"{one.model} {one.source}")
+def test_published_scores_of_real_models(published: check.Reference) -> None:
+    known = {model["model"] for model in TextCrossEncoder.list_supported_models()}
+    if published.model not in known:
+        pytest.skip(f"{published.model} has no ONNX files that are known")
+    try:
+        encoder = TextCrossEncoder(published.model)
+    except ModelNotFoundError as error:
+        pytest.skip(f"the model can't be fetched: {error}")
+    [comparison] = check.compare(encoder, [published])
+
+    assert comparison.largest_difference <= published.tolerance
+
+
+def test_published_scores_are_whole() -> None:
+    for reference in check.published():
+        assert len(reference.pairs) == len(reference.scores) > 0
+        assert reference.activation in ("identity", "sigmoid")
+        assert 0 < reference.tolerance <= 2e-2
+        assert reference.source
+
+
+def test_bench_counts_what_it_ran() -> None:
+    encoder = TextCrossEncoder("embedded")
+    passages = bench.sample_passages(10)
+
+    speed = bench.bench(encoder, passages, seconds=0, calls=3)
+
+    assert all(60 <= len(passage.split()) <= 200 for passage in passages)
+    assert (speed.documents, speed.calls) == (10, 3)
+    assert speed.tokens == encoder.token_count((bench.QUERY, passage) for passage in passages)
+    assert speed.documents_per_second == pytest.approx(10 / speed.p50)
+    assert 0 < speed.p50 <= speed.p99
+    assert speed.peak_memory > 10**7
+    with pytest.raises(InputValueError, match="no documents"):
+        bench.bench(encoder, [])
+
+
+def test_bench_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "passages.txt").write_text("one passage\n\nanother passage\n")
+    arguments = ["bench", "--model", "embedded", "--seconds", "0", "--documents", str(tmp_path / "passages.txt")]
+
+    assert main(arguments) == 0
+    assert "| documents per call | 2 |" in capsys.readouterr().out
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["documents"] == 2
+    assert main([*arguments[:-1], str(tmp_path / "missing.txt")]) == 1
+    assert "missing.txt can't be read" in capsys.readouterr().err
