@@ -37,6 +37,14 @@ def test_batches_side_by_side_give_what_one_after_the_other_gives(parallel: int,
     ]
 
 
+def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEncoder) -> None:
+    texts = [*documents(30), "Rain Fell Over OLD stone", *documents(30, seed=1), "rain fell over old STONE"]
+
+    for batch_size in (1, 3, 16, None):
+        scores = bert.rerank("RAIN", texts, batch_size=batch_size)
+        assert scores[30] == scores[61]
+
+
 def test_the_threads_are_kept_for_the_next_call_and_left_out_of_pickles(bert: TextCrossEncoder) -> None:
     bert.rerank("rain", documents(3), parallel=2)
     pool = bert.load()._lanes(2).workers.pool
