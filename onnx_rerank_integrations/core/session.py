@@ -29,6 +29,9 @@ Provider = str | tuple[str, dict[str, Any]]
 
 IdleThreads = Literal["sleep", "spin"]
 
+BOUND_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+"""Providers that compute in a memory of their own."""
+
 LOG_FATAL_ONLY = 4
 """onnxruntime writes warnings and errors to stderr; the errors reach the caller as exceptions anyway."""
 
@@ -139,7 +142,12 @@ class InferenceSession:
         Raises:
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
-        (output,) = self._live().run([self.graph.output_name], self.graph.feeds(arrays))
+        feeds = self.graph.feeds(arrays)
+        session = self._live()
+        if provider_name(self._providers[0]) in BOUND_PROVIDERS:
+            output = run_bound(session, feeds, self.graph.output_name)
+        else:
+            (output,) = session.run([self.graph.output_name], feeds)
         return self.graph.logits(output, len(arrays["input_ids"]))
 
     def narrow(self) -> InferenceSession:
@@ -181,6 +189,17 @@ class InferenceSession:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
         self._session = None
         self._lock = threading.Lock()
+
+
+def run_bound(session: Any, feeds: Mapping[str, NDArray[Any]], output_name: str, device: str = "cuda") -> NDArray[Any]:
+    """Runs one batch with its output bound to the device, from where only the logits are copied back."""
+    binding = session.io_binding()
+    for name, values in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(values))
+    binding.bind_output(output_name, device)
+    session.run_with_iobinding(binding)
+    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return output
 
 
 def nodes(declared: Sequence[Any]) -> list[Node]:
