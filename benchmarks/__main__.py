@@ -27,7 +27,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--timeout", type=float, default=1800, help="most seconds of one sample (default 1800)")
     parser.add_argument("--out", type=Path, help="folder of the results (default benchmarks/results/<machine>)")
     parser.add_argument("--resume", action="store_true", help="keep the samples that the folder holds, take the rest")
-    parser.add_argument("--quick", action="store_true", help="a smoke run of the smallest model in under a minute")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of the smallest model")
     parser.add_argument("--report", action="store_true", help="measure nothing; write the table and the plot again")
     return parser.parse_args(arguments)
 
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> None:
     log = open_log(out, options)
     measure_machine(log)
     plan = planned(options)
+    log.forget_skipped(plan)
     contenders = [CONTENDERS[name] for name in dict.fromkeys(options.only or CONTENDERS)]
     able = {model: prepare(log, model, contenders, options.timeout) for model in dict.fromkeys(one for one, _ in plan)}
     for model, workload in plan:
@@ -101,17 +102,17 @@ def describe_tokens(folder: Path, workload: str) -> dict[str, float]:
 def open_log(out: Path, options: argparse.Namespace) -> Log:
     """The folder's earlier results where they are to be kept, else an empty log of this machine."""
     path = out / "results.json"
+    rounds = 1 if options.quick else options.rounds
     if options.resume and path.exists():
         log = Log.read(path)
-        log.skipped.clear()
         if log.about["machine"] != machine.describe():
             raise SystemExit(f"{path} was measured on another machine; choose another --out.")
-        log.about["rounds"] = max(options.rounds, log.about["rounds"])
+        log.about["rounds"] = max(rounds, log.about["rounds"])
         return log
     about = {
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
-        "rounds": 1 if options.quick else options.rounds,
+        "rounds": rounds,
         "models": {},
         "tokens": {},
         "versions": {},

@@ -23,7 +23,6 @@ from pydantic import (
 
 from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
-from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Optimize, Precision
@@ -225,16 +224,7 @@ class RerankOptions(EncoderOptions):
         return value
 
     def _rank(self, query: str, texts: Sequence[str], top_n: int | None) -> list[RankedDocument]:
-        """The kept texts, best first, in the options' scale. No text leaves the model alone.
-
-        Raises:
-            InputTypeError: The query is no str.
-            InputValueError: `top_n` is below 1.
-        """
-        check_query(query)
-        check_top_n(top_n)
-        if not texts:
-            return []
+        """The kept texts, best first, in the options' scale. Where there are no texts, the model stays closed."""
         return self.encoder.rank(
             query,
             texts,

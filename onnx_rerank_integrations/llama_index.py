@@ -71,12 +71,6 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
             reranked += self._reranked(query, nodes)
         return reranked
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> OnnxRerank:
-        """Shares the callback manager: nobody reads what a copied handler hears, and many can't be copied."""
-        memo = {} if memo is None else memo
-        memo[id(self.callback_manager)] = self.callback_manager
-        return super().__deepcopy__(memo)
-
     @dispatcher.span  # the framework gives spans to what is abstract in its base class, and this isn't
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -121,6 +115,12 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
             yield reranked
             event.on_end(payload={EventPayload.NODES: reranked})
         dispatcher.event(ReRankEndEvent(nodes=reranked))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> OnnxRerank:
+        """Shares the callback manager: nobody reads what a copied handler hears, and many can't be copied."""
+        memo = {} if memo is None else memo
+        memo[id(self.callback_manager)] = self.callback_manager
+        return super().__deepcopy__(memo)
 
 
 def with_retrieval_score(scored: NodeWithScore) -> BaseNode:

@@ -208,6 +208,15 @@ class TestReport:
 
         assert dataclasses.asdict(Log.read(log.path)) == dataclasses.asdict(log)
 
+    def test_a_run_that_goes_on_gives_what_failed_another_chance_and_keeps_the_rest(self, tmp_path):
+        log = a_log(tmp_path / "results.json", [])
+        for model, workload in (("tiny", "*"), ("tiny", "W1"), ("tiny", "W2"), ("minilm", "W1")):
+            log.skip(model, workload, "flashrank", "too large")
+
+        log.forget_skipped([("tiny", "W1")])
+
+        assert [(one["model"], one["workload"]) for one in log.skipped] == [("tiny", "W2"), ("minilm", "W1")]
+
     def test_a_bar_is_met_missed_or_not_measured(self, tmp_path):
         fast = bars.FAST
         log = a_log(tmp_path / "results.json", [measured("fastembed@64", 4.0), measured(fast, 1.0)])

@@ -421,6 +421,8 @@ from onnx_rerank_integrations import TextCrossEncoder
 encoder = TextCrossEncoder(sys.argv[1])
 expected = encoder.rerank("q", ["a b", "c"])
 child = os.fork()
+if child != 0:
+    assert "TOKENIZERS_PARALLELISM" not in os.environ
 if child == 0:
     ok = encoder.rerank("q", ["a b", "c"]) == expected
     del encoder
@@ -432,7 +434,11 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="needs os.fork")
 def test_a_forked_child_uses_and_drops_the_encoder_and_ends(toy_folder: Path) -> None:
     # With CI set onnxruntime's telemetry is off anyway, and its hang at the end of a forked child can't show.
-    environment = {k: v for k, v in __import__("os").environ.items() if k not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    environment = {
+        k: v
+        for k, v in __import__("os").environ.items()
+        if k not in ("CI", "ORT_DISABLE_TELEMETRY", "TOKENIZERS_PARALLELISM")
+    }
 
     done = subprocess.run(
         [sys.executable, "-c", FORK, str(toy_folder)], env=environment, timeout=60, capture_output=True, text=True

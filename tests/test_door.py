@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
-from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, check_top_n, chosen_text
+from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, chosen_text
 from tests.toy import make_toy, toy_score
 
 
@@ -213,7 +213,6 @@ def test_a_query_or_top_n_that_cannot_be_used_is_an_error_even_without_texts(fol
     with pytest.raises(InputValueError, match="top_n=0"):
         options._rank("q", [], 0)
     check_query("")
-    check_top_n(None)
 
 
 def test_the_threshold_is_in_the_scale_of_the_activation_and_comes_before_top_n(folder: Path) -> None:
@@ -258,8 +257,10 @@ class Gated(TextCrossEncoderBase):
         self.gate = threading.Event()
         self.lock = threading.Lock()
         self.inside = self.most = self.calls = 0
+        self.batch_size: int | None = None
 
-    def logits(self, pairs: Any, **options: Any) -> Any:
+    def logits(self, pairs: Any, *, batch_size: int | None = None, **options: Any) -> Any:
+        self.batch_size = batch_size
         with self.lock:
             self.calls += 1
             self.inside += 1
@@ -284,8 +285,30 @@ def gated() -> Iterator[Gated]:
 
 
 async def until(condition: Any) -> None:
-    while not condition():
-        await asyncio.sleep(0.001)
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_the_batch_size_reaches_the_encoder(gated: Gated) -> None:
+    gated.gate.set()
+
+    RerankOptions(model=gated, batch_size=5)._rank("q", ["a"], None)
+
+    assert gated.batch_size == 5
+
+
+async def test_another_limit_holds_from_then_on(gated: Gated) -> None:
+    options = RerankOptions(model=gated, max_concurrency=1)
+    copied = options.model_copy(update={"max_concurrency": 3})
+
+    calls = [asyncio.ensure_future(copied._in_thread(copied._rank, "q", ["a"], 1)) for _ in range(8)]
+    await until(lambda: gated.inside == 3)
+    gated.gate.set()
+    await asyncio.gather(*calls)
+
+    assert gated.most == 3
+    assert copied._own_workers() is copied._own_workers() is not options._own_workers()
 
 
 @pytest.mark.parametrize("max_concurrency", [1, 3])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
+from onnx_rerank_integrations.core.session import InferenceSession, run_bound
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -35,6 +36,14 @@ def test_batches_side_by_side_give_what_one_after_the_other_gives(parallel: int,
     assert [one.index for one in bert.rank("rain", texts, parallel=parallel, top_n=5)] == [
         one.index for one in bert.rank("rain", texts, top_n=5)
     ]
+
+
+def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEncoder) -> None:
+    texts = [*documents(30), "Rain Fell Over OLD stone", *documents(30, seed=1), "rain fell over old STONE"]
+
+    for batch_size in (1, 3, 16, None):
+        scores = bert.rerank("RAIN", texts, batch_size=batch_size)
+        assert scores[30] == scores[61]
 
 
 def test_the_threads_are_kept_for_the_next_call_and_left_out_of_pickles(bert: TextCrossEncoder) -> None:
@@ -84,6 +93,18 @@ def test_sorted_batches_of_a_dynamically_quantized_graph_are_a_choice_that_moves
 
     assert np.abs(alone - batched).max() > 1e-4
     assert np.corrcoef(alone, batched)[0, 1] > 0.99
+
+
+def test_a_run_with_its_output_bound_to_a_device_gives_the_same_logits(bert: TextCrossEncoder) -> None:
+    # As far as a CPU allows: the binding that CUDA runs use, with the CPU as the device.
+    encoder = bert.load()
+    arrays = encoder._collate(encoder._tokenizer.encode([("rain", text) for text in documents(5)]))
+    session = encoder._session
+    assert isinstance(session, InferenceSession)
+
+    bound = run_bound(session._live(), session.graph.feeds(arrays), session.graph.output_name, device="cpu")
+
+    assert np.array_equal(bound, session.run(arrays))
 
 
 class TestOpenVino:

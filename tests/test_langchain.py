@@ -82,7 +82,7 @@ from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, ScoreError, TextCrossEncoder, TextCrossEncoderBase
-from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder
+from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
 from onnx_rerank_integrations.langchain import OnnxCrossEncoderModel, OnnxRerank
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score

@@ -1,16 +1,113 @@
-"""Run by CI with the installed wheel in an empty environment: it ranks offline, and drags nothing in."""
+"""Run by CI with the installed wheel in an empty environment: `python wheel_smoke.py [EXTRA]`.
 
+It ranks offline and drags nothing in; with an extra, what the extra is for works too.
+"""
+
+from __future__ import annotations
+
+import subprocess
 import sys
+from collections.abc import Callable
 
 import onnx_rerank_integrations
-from onnx_rerank_integrations import TextCrossEncoder
+from onnx_rerank_integrations import MissingExtraError, TextCrossEncoder
 
-documents = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
-ranked = TextCrossEncoder("embedded").rank("What is the capital of France?", documents, top_n=1)
-assert ranked[0].index == 1, ranked
+QUERY = "What is the capital of France?"
+DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of France."]
 
-top_level = {name.partition(".")[0] for name in sys.modules}
-unwanted = top_level & {"torch", "transformers", "langchain_core", "llama_index", "onnx", "pydantic", "typer"}
-assert not unwanted, unwanted
-assert "site-packages" in onnx_rerank_integrations.__file__, onnx_rerank_integrations.__file__
-print(f"{onnx_rerank_integrations.__version__} ranks from its wheel: {ranked[0].text} ({ranked[0].score:.2f})")
+
+def core() -> None:
+    ranked = TextCrossEncoder("embedded").rank(QUERY, DOCUMENTS, top_n=1)
+    assert ranked[0].index == 1, ranked
+    top_level = {name.partition(".")[0] for name in sys.modules}
+    unwanted = top_level & {"torch", "transformers", "langchain_core", "llama_index", "onnx", "pydantic", "typer"}
+    assert not unwanted, unwanted
+    assert "site-packages" in onnx_rerank_integrations.__file__, onnx_rerank_integrations.__file__
+
+
+def without_extras() -> None:
+    """A missing extra names the pip command."""
+    for module, extra in (("langchain", "langchain"), ("llama_index", "llama-index")):
+        try:
+            __import__(f"onnx_rerank_integrations.{module}")
+        except MissingExtraError as error:
+            assert f'pip install "onnx-rerank-integrations[{extra}]"' in str(error), error  # noqa: PT017
+        else:
+            raise AssertionError(f"{module} was imported without its framework")
+    command = subprocess.run(["onnx-rerank", "version"], capture_output=True, text=True, check=False)
+    assert command.returncode == 1, command
+    assert "[cli]" in command.stderr, command
+
+
+def langchain() -> None:
+    from langchain_core.documents import Document
+
+    from onnx_rerank_integrations.langchain import OnnxRerank
+
+    documents = [Document(page_content=text) for text in DOCUMENTS]
+    assert OnnxRerank(model="embedded", top_n=1).compress_documents(documents, QUERY)[0].page_content == DOCUMENTS[1]
+    assert "llama_index" not in sys.modules
+
+
+def llama_index() -> None:
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    from onnx_rerank_integrations.llama_index import OnnxRerank
+
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
+    assert OnnxRerank(model="embedded", top_n=1).postprocess_nodes(nodes, query_str=QUERY)[0].text == DOCUMENTS[1]
+    assert "langchain_core" not in sys.modules
+
+
+def cli() -> None:
+    command = ["onnx-rerank", "rank", QUERY, "-", "--model", "embedded", "--top-n", "1"]
+    done = subprocess.run(command, input="\n".join(DOCUMENTS), capture_output=True, text=True, check=True)
+    assert DOCUMENTS[1] in done.stdout, done
+    assert DOCUMENTS[0] not in done.stdout, done
+
+
+def evaluate() -> None:
+    cli()
+    subprocess.run(["onnx-rerank", "evaluate", "--help"], capture_output=True, check=True)
+    import bm25s
+    import ir_measures
+    import Stemmer
+
+    assert bm25s, (ir_measures, Stemmer)
+
+
+def plot() -> None:
+    from onnx_rerank_integrations.extras.plot import plot_scores
+
+    assert plot_scores([0.1, 0.5, 0.9]).axes
+
+
+def optimize() -> None:
+    from onnx_rerank_integrations.extras.first_token import first_token_graph
+
+    assert callable(first_token_graph)
+
+
+def openvino() -> None:
+    """The embedded model, the only one that is here, in another engine."""
+    ours = TextCrossEncoder("embedded").rerank(QUERY, DOCUMENTS)
+    other = TextCrossEncoder("embedded", backend="openvino").rerank(QUERY, DOCUMENTS)
+    assert max(abs(a - b) for a, b in zip(ours, other, strict=True)) < 1e-3, (ours, other)
+
+
+CHECKS: dict[str, Callable[[], None]] = {
+    "": without_extras,
+    "langchain": langchain,
+    "llama-index": llama_index,
+    "cli": cli,
+    "evaluate": evaluate,
+    "plot": plot,
+    "optimize": optimize,
+    "openvino": openvino,
+}
+
+if __name__ == "__main__":
+    extra = sys.argv[1] if len(sys.argv) > 1 else ""
+    core()
+    CHECKS[extra]()
+    print(f"{onnx_rerank_integrations.__version__} works from its wheel{f' with [{extra}]' if extra else ''}")

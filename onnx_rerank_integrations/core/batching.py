@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Item = TypeVar("Item")
-Key = TypeVar("Key", bound=Hashable)
 
 WINDOW_PAIRS = 2048
 """Pairs that are tokenized and sorted together. More saves little padding; the tokens of all would take memory."""
@@ -55,8 +54,14 @@ def windows(items: Iterable[Item], size: int = WINDOW_PAIRS) -> Iterator[list[It
         yield window
 
 
-def deduplicate(items: Iterable[Key]) -> tuple[list[Key], NDArray[np.intp]]:
-    """The distinct items in order of first appearance, and for each of the N items its place among them, (N,)."""
-    places: dict[Key, int] = {}
-    inverse = [places.setdefault(item, len(places)) for item in items]
-    return list(places), np.array(inverse, dtype=np.intp)
+def deduplicate(items: Iterable[Hashable]) -> tuple[list[int], NDArray[np.intp]]:
+    """Where each of M distinct items first stands, and for each of the N items its place among the distinct, (N,)."""
+    places: dict[Hashable, int] = {}
+    firsts: list[int] = []
+    inverse: list[int] = []
+    for index, item in enumerate(items):
+        place = places.setdefault(item, len(places))
+        if place == len(firsts):
+            firsts.append(index)
+        inverse.append(place)
+    return firsts, np.array(inverse, dtype=np.intp)

@@ -161,7 +161,8 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         parallel: int | None = None,
         show_progress: bool = False,
     ) -> Floats:
-        unique, inverse = deduplicate(pairs)
+        firsts, inverse = deduplicate(pairs)
+        unique = [pairs[first] for first in firsts]
         compute = partial(self._compute, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
         logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
         return logits[inverse]
@@ -179,15 +180,18 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self, pairs: Sequence[Pair], batch_size: int | None, run_all: RunAll, advance: Callable[[int], Any]
     ) -> Floats:
         encoded = self._tokenizer.encode(pairs)
-        owners = np.array([one.pair for one in encoded])
-        begins_pair = np.diff(owners, prepend=-1) > 0
+        # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
+        # so that they tie in any batch.
+        firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
+        distinct = [encoded[first] for first in firsts]
         limit = self._session.graph.batch_limit or (1 if self._one_by_one else batch_size)
-        batches = list(plan([one.length for one in encoded], self._token_budget, limit))
-        logits = np.empty(len(encoded))
-        for batch, found in zip(batches, run_all([[encoded[i] for i in batch] for batch in batches]), strict=True):
+        batches = list(plan([one.length for one in distinct], self._token_budget, limit))
+        logits = np.empty(len(distinct))
+        for batch, found in zip(batches, run_all([[distinct[i] for i in batch] for batch in batches]), strict=True):
             logits[batch] = found
-            advance(int(begins_pair[batch].sum()))
-        return aggregate_windows(logits, owners, len(pairs), self._long_documents)
+            advance(round(len(batch) * len(pairs) / len(distinct)))
+        owners = np.array([one.pair for one in encoded])
+        return aggregate_windows(logits[inverse], owners, len(pairs), self._long_documents)
 
     def _in_order(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
         return (self._batch_logits(self._session, batch) for batch in batches)

@@ -29,6 +29,9 @@ Provider = str | tuple[str, dict[str, Any]]
 
 IdleThreads = Literal["sleep", "spin"]
 
+BOUND_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
+"""Providers that compute in a memory of their own."""
+
 LOG_FATAL_ONLY = 4
 """onnxruntime writes warnings and errors to stderr; the errors reach the caller as exceptions anyway."""
 
@@ -139,7 +142,12 @@ class InferenceSession:
         Raises:
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
-        (output,) = self._live().run([self.graph.output_name], self.graph.feeds(arrays))
+        feeds = self.graph.feeds(arrays)
+        session = self._live()
+        if provider_name(self._providers[0]) in BOUND_PROVIDERS:
+            output = run_bound(session, feeds, self.graph.output_name)
+        else:
+            (output,) = session.run([self.graph.output_name], feeds)
         return self.graph.logits(output, len(arrays["input_ids"]))
 
     def narrow(self) -> InferenceSession:
@@ -183,6 +191,17 @@ class InferenceSession:
         self._lock = threading.Lock()
 
 
+def run_bound(session: Any, feeds: Mapping[str, NDArray[Any]], output_name: str, device: str = "cuda") -> NDArray[Any]:
+    """Runs one batch with its output bound to the device, from where only the logits are copied back."""
+    binding = session.io_binding()
+    for name, values in feeds.items():
+        binding.bind_cpu_input(name, np.ascontiguousarray(values))
+    binding.bind_output(output_name, device)
+    session.run_with_iobinding(binding)
+    output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
+    return output
+
+
 def nodes(declared: Sequence[Any]) -> list[Node]:
     """onnxruntime's inputs or outputs, as ours."""
     return [Node(node.name, node.shape or (), ELEMENT_TYPES.get(node.type, np.dtype(np.float32))) for node in declared]
@@ -214,12 +233,27 @@ def check_active(asked: Sequence[Provider], active: Sequence[str]) -> None:
         )
 
 
+_QUIET_TOKENIZERS = "TOKENIZERS_PARALLELISM"
+"""Unless this variable is set, tokenizers warns on stderr of each fork after its thread pool was used."""
+
+_set_for_fork: list[bool] = []
+
+
+def _before_fork() -> None:
+    _set_for_fork.append(_QUIET_TOKENIZERS not in os.environ)
+    os.environ.setdefault(_QUIET_TOKENIZERS, "false")
+
+
+def _after_fork_in_parent() -> None:
+    if _set_for_fork.pop():
+        os.environ.pop(_QUIET_TOKENIZERS, None)
+
+
 def _after_fork_in_child() -> None:
-    # tokenizers warns on stderr when its thread pool was used before a fork, unless this is set.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _set_for_fork.clear()
     for session in list(_sessions):
         session._forget_in_child()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

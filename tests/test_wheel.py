@@ -1,0 +1,81 @@
+"""The wheel holds the package and nothing else, and says truly what it needs."""
+
+from __future__ import annotations
+
+import email
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import onnx_rerank_integrations
+
+ROOT = Path(__file__).parent.parent
+SIZE_LIMIT = 5_000_000
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("hatchling", reason="hatchling isn't installed")
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(out)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+    )
+    [path] = out.glob("*.whl")
+    return path
+
+
+def test_it_holds_the_package_and_its_licence_and_nothing_else(wheel: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "onnx_rerank_integrations"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    if tracked.returncode != 0:
+        pytest.skip("not a git checkout")
+    names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    licences = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("licenses/LICENSE")]
+
+    assert names == set(tracked.stdout.split())
+    assert {"onnx_rerank_integrations/py.typed", "onnx_rerank_integrations/models/embedded/MODEL_CARD.md"} <= names
+    assert len(licences) == 1
+
+
+def test_it_is_small(wheel: Path) -> None:
+    assert wheel.stat().st_size < SIZE_LIMIT
+
+
+def test_its_metadata_has_one_version_four_dependencies_and_the_extras(wheel: Path) -> None:
+    archive = zipfile.ZipFile(wheel)
+    [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
+    metadata = email.message_from_bytes(archive.read(name))
+    always = [line for line in metadata.get_all("Requires-Dist", []) if "extra ==" not in line]
+
+    assert metadata["Version"] == onnx_rerank_integrations.__version__
+    assert metadata["License-Expression"] == "Apache-2.0"
+    assert {line.split(">")[0].strip() for line in always} == {
+        "huggingface-hub",
+        "numpy",
+        "onnxruntime",
+        "tokenizers",
+    }
+    assert {
+        "langchain",
+        "llama-index",
+        "cli",
+        "evaluate",
+        "plot",
+        "optimize",
+        "openvino",
+        "export",
+        "notebooks",
+    } <= set(metadata.get_all("Provides-Extra", []))
+
+
+def test_the_changelog_has_a_line_for_what_is_to_be_released() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert "## Unreleased" in text or f"## {onnx_rerank_integrations.__version__}" in text
