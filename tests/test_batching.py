@@ -36,12 +36,16 @@ def test_sorted_batches_hold_hardly_any_padding() -> None:
     assert in_order / sum(lengths) > 1.4
 
 
+def test_a_short_pair_does_not_ride_along_in_a_long_batch() -> None:
+    assert [batch.tolist() for batch in plan([100, 95, 50, 48, 3], 1000)] == [[0, 1], [2, 3], [4]]
+
+
 def test_equal_lengths_keep_their_order() -> None:
     assert [batch.tolist() for batch in plan([5, 5, 5, 5], 10)] == [[0, 1], [2, 3]]
 
 
 def test_wider_models_get_smaller_budgets() -> None:
-    assert [default_token_budget(width) for width in (32, 128, 384, 768, 4096)] == [4096, 2048, 682, 341, 256]
+    assert [default_token_budget(width) for width in (32, 128, 384, 768, 4096)] == [4096, 1536, 512, 256, 256]
 
 
 def test_windows_read_no_further_than_they_give() -> None:

@@ -16,6 +16,10 @@ WINDOW_PAIRS = 2048
 
 SMALLEST_TOKEN_BUDGET, LARGEST_TOKEN_BUDGET = 256, 4096
 
+LARGEST_PADDING, SMALLEST_PADDING = 0.1, 8
+"""A row may be padded by this share of its batch's length, or by this many tokens: beyond that, the padding costs more
+than running another batch does."""
+
 
 def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = None) -> Iterator[NDArray[np.intp]]:
     """Cuts N encodings into batches of nearly equal length, the longest first.
@@ -28,15 +32,19 @@ def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = Non
     Yields:
         (B,) indices into `lengths`; each index is in exactly one batch.
     """
-    order = np.argsort(-np.asarray(lengths, dtype=np.int64), kind="stable")
+    tokens = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(-tokens, kind="stable")
+    ordered = tokens[order]
     start = 0
     while start < len(order):
-        longest = max(int(lengths[order[start]]), 1)
+        longest = max(int(ordered[start]), 1)
         size = max(token_budget // longest, 1)
         if batch_size is not None:
             size = min(size, batch_size)
-        yield order[start : start + size]
-        start += size
+        shortest = longest - max(longest * LARGEST_PADDING, SMALLEST_PADDING)
+        similar = int(np.searchsorted(-ordered[start : start + size], -shortest, side="right"))
+        yield order[start : start + similar]
+        start += similar
 
 
 def default_token_budget(hidden_size: int) -> int:
@@ -44,7 +52,7 @@ def default_token_budget(hidden_size: int) -> int:
 
     Measured: 256 to 1,024 tokens are best for a hidden size of 384, 1,024 to 8,192 for 128 (benchmarks/README.md).
     """
-    return min(max(2**18 // max(hidden_size, 1), SMALLEST_TOKEN_BUDGET), LARGEST_TOKEN_BUDGET)
+    return min(max(3 * 2**16 // max(hidden_size, 1), SMALLEST_TOKEN_BUDGET), LARGEST_TOKEN_BUDGET)
 
 
 def windows(items: Iterable[Item], size: int = WINDOW_PAIRS) -> Iterator[list[Item]]:
