@@ -39,8 +39,8 @@ clean:  ## Remove what the other targets made.
 
 # Each stamp is made when its install went through, and again whenever pyproject.toml changes.
 $(VENV)/python: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name it: make PYTHON=python3.11 test" * (sys.version_info < (3, 11)))'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(CURDIR)/$(VENV)
+	@$(PYTHON) -c 'import sys; assert sys.version_info >= (3, 11), "Python 3.11 or newer is needed; name it: make PYTHON=python3.11 test"'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(CURDIR)/$(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	@touch $@
 

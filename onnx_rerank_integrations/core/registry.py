@@ -210,7 +210,10 @@ _EMBEDDED_MODEL = ModelDescription(
     model_file="model.onnx",
     description="Small lexical cross-encoder inside the package: no download, works offline at once.",
     license="apache-2.0",
+    size_in_GB=0.0002,
     languages="en",
+    max_length=1024,
+    activation="sigmoid",
 )
 
 _MORE_MODELS = (
