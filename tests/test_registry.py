@@ -101,7 +101,7 @@ def test_the_list_can_be_written_as_json_and_belongs_to_the_caller() -> None:
 def test_facts_are_sane_where_they_are_known_and_none_where_not() -> None:
     for model in registry.list_supported_models():
         assert model["license"] is None or model["license"] == model["license"].lower()
-        assert model["size_in_GB"] is None or 0.001 < model["size_in_GB"] < 10
+        assert model["size_in_GB"] is None or 0.0001 < model["size_in_GB"] < 10
         assert model["max_length"] in (None, 512, 1024, 8192)
         assert model["activation"] in (None, "identity", "sigmoid")
         assert model["kind"] in ("classifier", "causal")
