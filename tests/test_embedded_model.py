@@ -153,10 +153,11 @@ def test_a_pair_is_encoded_as_bert_does(tokenizer: Tokenizer) -> None:
     [
         (QUERY, DOCUMENTS[0]),
         (QUERY, DOCUMENTS[1]),
+        ("running wolves", "She runs from the wolf, and the wolves are running."),
         # A long query: more than 12 effective terms bend weights and saturation.
         (f"{DOCUMENTS[1]} {DOCUMENTS[2]} Rivers carry sediment from mountains towards shallow seas.", DOCUMENTS[1]),
     ],
-    ids=["relevant", "related", "long query"],
+    ids=["relevant", "related", "stems", "long query"],
 )
 def test_the_score_is_the_formula_of_the_card(score, tokenizer: Tokenizer, constants: dict, query, document) -> None:
     # given the tables inside the graph, and the ids without special tokens

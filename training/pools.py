@@ -24,7 +24,7 @@ class Pool:
 
     Attributes:
         name: the source, and how the queries were made where they are synthetic.
-        kind: "question", or "long" where whole passages or halves of them are the queries.
+        kind: "question", or "long" where sentences, halves of passages or whole ones are the queries.
         candidates: (Q, C) indices into `passages`, BM25's best first; C is 100, or all passages where there are fewer.
         relevant: for each query, the indices of its relevant passages; BM25 may have missed some.
     """
@@ -46,7 +46,7 @@ def training_pools(pairs: Sequence[QueryPassage], sections: Sequence[Section]) -
     """The tasks that constants are chosen on: questions of every source, and long queries made from passages."""
     present = {pair.source for pair in pairs}
     pools = [question_pool(source, pairs, queries=400) for source in QUESTION_SOURCES if source in present]
-    pools.append(section_pool(sections, queries=150))
+    pools += section_pools(sections, queries=150)
     pools += [halves_pool(source, pairs, queries=150) for source in HALVED_SOURCES if source in present]
     return pools
 
@@ -63,8 +63,11 @@ def question_pool(source: str, pairs: Sequence[QueryPassage], queries: int) -> P
     return Pool(source, "question", chosen, passages, bm25_candidates(chosen, passages), [answers[q] for q in chosen])
 
 
-def section_pool(sections: Sequence[Section], queries: int) -> Pool:
-    """Whole textbook passages as queries; relevant are the other passages under the same heading."""
+def section_pools(sections: Sequence[Section], queries: int) -> list[Pool]:
+    """Whole textbook passages as queries, and title, heading and first sentence of the same ones.
+
+    Relevant are the other passages under the same heading.
+    """
     own = [
         section
         for section in sections
@@ -77,12 +80,20 @@ def section_pool(sections: Sequence[Section], queries: int) -> Pool:
     for i, section in enumerate(own):
         members[section.title, section.heading].add(i)
     chosen = _sample([i for i, s in enumerate(own) if len(members[s.title, s.heading]) > 2], queries)
-    texts = [passages[i] for i in chosen]
-    # The query itself is among the passages: one candidate more is asked for, and it is dropped.
-    found = bm25_candidates(texts, passages, CANDIDATES + 1)
-    others = [[c for c in row if c != own_index][:CANDIDATES] for row, own_index in zip(found, chosen, strict=True)]
     relevant = [members[own[i].title, own[i].heading] - {i} for i in chosen]
-    return Pool("openstax, passage to section", "long", texts, passages, np.array(others), relevant)
+    queries_by_name = {
+        "openstax, passage to section": [passages[i] for i in chosen],
+        "openstax, sentence to section": [
+            f"{own[i].title}. {own[i].heading}. {passages[i].split('. ')[0]}." for i in chosen
+        ],
+    }
+    pools = []
+    for name, texts in queries_by_name.items():
+        # The query's own passage is among them: one candidate more is asked for, and that one dropped.
+        found = bm25_candidates(texts, passages, CANDIDATES + 1)
+        others = [[c for c in row if c != i][:CANDIDATES] for row, i in zip(found, chosen, strict=True)]
+        pools.append(Pool(name, "long", texts, passages, np.array(others), relevant))
+    return pools
 
 
 def halves_pool(source: str, pairs: Sequence[QueryPassage], queries: int) -> Pool:
