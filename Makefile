@@ -16,7 +16,7 @@ help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/demo  ## Rank texts of this repository with the embedded model: no hub, no torch.
-	$(BIN)/onnx-rerank rank --model embedded --top-n 5 "how do I run it without a network?" README.md docs/*.md
+	$(BIN)/onnx-rerank rank --model embedded --top-n 3 --split paragraphs "why are some scores above 1?" README.md docs/*.md
 
 test: $(VENV)/test  ## Run the tests.
 	$(BIN)/python -m pytest
@@ -31,8 +31,8 @@ types: $(VENV)/test  ## Check types.
 bench: $(VENV)/bench  ## Measure against the peers (takes long; see benchmarks/README.md).
 	$(BIN)/python -m benchmarks
 
-notebooks: $(VENV)/test  ## Execute the notebooks anew.
-	$(BIN)/python -m pytest notebooks
+notebooks: $(VENV)/test  ## Check that the notebooks run.
+	$(BIN)/python -m pytest tests/test_notebooks.py
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) dist build
