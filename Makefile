@@ -15,8 +15,9 @@ endif
 help:  ## Show this list.
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: $(VENV)/demo  ## Rank texts of this repository with the embedded model: no hub, no torch.
-	$(BIN)/onnx-rerank rank --model embedded --top-n 3 --split paragraphs "why are some scores above 1?" README.md docs/*.md
+demo: $(VENV)/demo  ## Rank 2,500 passages of this repository, offline.
+	$(BIN)/onnx-rerank rank --model embedded --top-n 5 "Where is the highest waterfall in the world?" \
+		notebooks/data/factbook/corpus.jsonl.gz
 
 test: $(VENV)/test  ## Run the tests.
 	$(BIN)/python -m pytest
