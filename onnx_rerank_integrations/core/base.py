@@ -26,6 +26,10 @@ class TextCrossEncoderBase(ABC):
     """Scores (query, document) pairs with one model. Higher scores mean more relevant documents."""
 
     activation: Activation = "identity"
+    """The scale of the scores where a call doesn't choose one."""
+
+    longest_ranking: int | None = None
+    """Most documents that `rank` gives, whatever `top_n`; None for no such limit."""
 
     @abstractmethod
     def logits(
@@ -134,10 +138,11 @@ class TextCrossEncoderBase(ABC):
         """
         check_top_n(top_n)
         check_score_threshold(score_threshold)
+        most = min((number for number in (top_n, self.longest_ranking) if number is not None), default=None)
         pairs = pairs_of(query, documents)
         logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
         scores = self._scores(logits, activation)
-        kept = best_first(logits, scores, top_n=top_n, score_threshold=score_threshold)
+        kept = best_first(logits, scores, top_n=most, score_threshold=score_threshold)
         return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
 
     def _checked_logits(

@@ -11,8 +11,8 @@ import numpy as np
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
-from onnx_rerank_integrations.core.scoring import Activation, Floats
-from onnx_rerank_integrations.core.types import Pair, RankedDocument
+from onnx_rerank_integrations.core.scoring import Floats
+from onnx_rerank_integrations.core.types import Pair
 
 
 class Cascade(TextCrossEncoderBase):
@@ -51,6 +51,7 @@ class Cascade(TextCrossEncoderBase):
         if any(later > earlier for earlier, later in zip(self.keep, self.keep[1:], strict=False)):
             raise InputValueError(f"keep={list(self.keep)} must not grow: a later model only sees what is left")
         self.activation = self.models[-1].activation
+        self.longest_ranking = self.keep[-1] if len(self.keep) == len(self.models) else None
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -83,32 +84,6 @@ class Cascade(TextCrossEncoderBase):
                     stage[pruned] += stage[survivor].min() - self.GAP - logits[pruned].max()
             logits = stage
         return logits
-
-    def rank(
-        self,
-        query: str,
-        documents: Iterable[str],
-        *,
-        top_n: int | None = None,
-        score_threshold: float | None = None,
-        activation: Activation | None = None,
-        batch_size: int | None = None,
-        parallel: int | None = None,
-        show_progress: bool = False,
-    ) -> list[RankedDocument]:
-        check_top_n(top_n)
-        if len(self.keep) == len(self.models):
-            top_n = min(self.keep[-1], top_n or self.keep[-1])
-        return super().rank(
-            query,
-            documents,
-            top_n=top_n,
-            score_threshold=score_threshold,
-            activation=activation,
-            batch_size=batch_size,
-            parallel=parallel,
-            show_progress=show_progress,
-        )
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
         """Tokens the first model reads, which sees every pair."""

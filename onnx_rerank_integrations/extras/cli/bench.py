@@ -44,7 +44,7 @@ def bench(
     threads: Threads = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Measure a model on this machine: documents and tokens per second, latency, memory.
+    """Measure a model's speed and memory on this machine.
 
     \b
     onnx-rerank bench --model embedded

@@ -35,7 +35,9 @@ def export(
     revision: Revision = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
 ) -> None:
-    """Turn a PyTorch cross-encoder into a folder with ONNX files, and compare their scores.
+    """Turn a PyTorch cross-encoder into ONNX files.
+
+    The folder is kept only if the scores equal PyTorch's.
 
     \b
     onnx-rerank export cross-encoder/ms-marco-MiniLM-L6-v2 my-model
@@ -72,7 +74,9 @@ def check(
     cache_dir: CacheDir = None,
     local_files_only: LocalFilesOnly = False,
 ) -> None:
-    """Compare a model's scores with published ones, or with your own. Exit code 1 if they differ.
+    """Compare a model's scores with published ones.
+
+    Or with your own, by --reference. The exit code is 1 if they differ.
 
     \b
     onnx-rerank check Xenova/ms-marco-MiniLM-L-6-v2
