@@ -299,6 +299,8 @@ def environment(hub: LocalHub, home: Path) -> dict[str, str]:
         "HF_HOME": str(home),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_OFFLINE": "0",  # whoever runs the tests may have it on
+        "TRANSFORMERS_OFFLINE": "0",
         "NO_PROXY": "127.0.0.1,localhost",
     }
 
