@@ -6,11 +6,8 @@ from collections.abc import Mapping, Sequence
 from types import EllipsisType
 from typing import Any, NotRequired
 
-from pydantic import Field
-
 from onnx_rerank_integrations.core.errors import InputTypeError, MissingExtraError
 from onnx_rerank_integrations.core.types import RankedDocument
-from onnx_rerank_integrations.door import RETRIEVAL_SCORE, EncoderOptions, RerankOptions, chosen_text
 
 try:
     from langchain_core.callbacks import Callbacks
@@ -18,7 +15,10 @@ try:
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.load.serializable import Serializable, SerializedConstructor, SerializedNotImplemented
     from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
+    from pydantic import Field  # comes with the framework, and so does what the door is made of
     from typing_extensions import TypedDict  # pydantic reads no typing.TypedDict before Python 3.12
+
+    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, EncoderOptions, RerankOptions, chosen_text
 except ImportError as error:
     raise MissingExtraError("onnx_rerank_integrations.langchain", "langchain") from error
 

@@ -6,10 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from pydantic import Field
-
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
-from onnx_rerank_integrations.door import RETRIEVAL_SCORE, RerankOptions, check_query, chosen_text
 
 try:
     from llama_index.core.callbacks import CBEventType, EventPayload
@@ -17,6 +14,9 @@ try:
     from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+    from pydantic import Field  # comes with the framework, and so does what the door is made of
+
+    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, RerankOptions, check_query, chosen_text
 except ImportError as error:
     raise MissingExtraError("onnx_rerank_integrations.llama_index", "llama-index") from error
 
