@@ -235,3 +235,20 @@ def test_nothing_to_match_gives_a_finite_score(score, query: str, document: str)
 def test_a_row_of_padding_alone_gives_a_finite_score(session) -> None:
     nothing = np.zeros((2, 5), np.int64)
     assert np.isfinite(run(session, dict.fromkeys(INPUTS, nothing))).all()
+
+
+def test_the_card_states_the_constants_of_the_graph(constants: dict) -> None:
+    # given the formula as the card writes it
+    card = (FOLDER / "MODEL_CARD.md").read_text(encoding="utf-8")
+    # then its numbers are those in the graph
+    c = constants
+    fixed = round(1 - c["length_share"], 3)
+    for line in (
+        f"w_i ^ (1 + {c['breadth_power']:g} * breadth)",
+        f"{c['saturation']:g} * (1 + {c['breadth_saturation']:g} * breadth)",
+        f"norm    = {fixed:g} + {c['length_share']:g} * len / {c['average_length']:g}",
+        f"+ {c['pair_weights'][0]:g} * sum_i min(W_i, W_i+1) * tf_i1 / (tf_i1 + {c['pair_saturation']:g} * norm)",
+        f"+ {c['pair_weights'][1]:g} * sum_i min(W_i, W_i+2) * tf_i2 / (tf_i2 + {c['pair_saturation']:g} * norm)",
+        f"{c['scale']:g} * score - {-c['offset']:g} + {c['breadth_offset']:g} * breadth",
+    ):
+        assert line in card

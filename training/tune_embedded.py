@@ -1,7 +1,7 @@
 """Chooses the constants of the embedded model on training sources, and writes constants.json.
 
-One constant after the other is moved to its best neighbour on a grid, for three rounds; a move has to gain, so that the
-constants stay plain where nothing is won. Then the scores are calibrated. Nothing here reads an evaluation set.
+One constant after the other is moved to its best value on a grid, for three rounds. A move has to gain on sources at
+large, not much on a few: see `cautious_gain`. Then the scores are calibrated. Nothing here reads an evaluation set.
 """
 
 from __future__ import annotations
@@ -54,8 +54,6 @@ GRID: dict[str, tuple] = {
     "piece_factor": (0.4, 0.6, 0.8, 1.0),
 }
 ROUNDS = 3
-# Smaller gains are noise on 400 queries a pool, and no reason for a move.
-LEAST_GAIN = 0.001
 # Questions are what a reranker mostly gets; long queries count half.
 LONG_SHARE = 0.5
 # Calibration looks at this many of BM25's best irrelevant passages a query.
@@ -81,34 +79,40 @@ def main() -> None:
 
 
 def choose_constants(lexicon: Lexicon, pools: list[Pool], log: Callable[[str], None] = lambda line: None) -> Constants:
-    """The constants that rank these pools best from `START` on, calibrated on the same pools."""
+    """The constants that rank these pools better than `START` does, calibrated on the same pools."""
     tasks = [Task(pool, match(lexicon, pool.queries, pool.passages, pool.candidates)) for pool in pools]
-    best, value = START, objective(tasks, lexicon, START)
-    log(f"start: {value:.4f}")
+    shares = np.array([1.0 if pool.kind == "question" else LONG_SHARE for pool in pools])
+    shares /= shares.sum()
+    best, ndcg = START, pool_means(tasks, lexicon, START)
+    log(f"start: {shares @ ndcg:.4f}")
     for _ in range(ROUNDS):
         for name, choices in GRID.items():
             trials = [replace(best, **{name: choice}) for choice in choices if choice != getattr(best, name)]
-            values = [objective(tasks, lexicon, trial) for trial in trials]
-            if max(values) > value + LEAST_GAIN:
-                best, value = trials[int(np.argmax(values))], max(values)
-                log(f"{name} = {getattr(best, name)}: {value:.4f}")
-    for task in tasks:
-        bm25, ours = (
-            ndcg_at_10(-np.arange(task.matches.length.size).reshape(task.matches.length.shape), task.pool),
-            (ndcg_at_10(score(task.matches, token_weights(lexicon, best), best)[0], task.pool)),
-        )
-        log(f"  {task.pool.name:32} BM25 {bm25.mean():.4f}  model {ours.mean():.4f}")
+            trial_ndcg = [pool_means(tasks, lexicon, trial) for trial in trials]
+            gains = [cautious_gain(means - ndcg, shares) for means in trial_ndcg]
+            if max(gains) > 0:
+                best, ndcg = trials[int(np.argmax(gains))], trial_ndcg[int(np.argmax(gains))]
+                log(f"{name} = {getattr(best, name)}: {shares @ ndcg:.4f}")
+    for task, ours in zip(tasks, ndcg, strict=True):
+        rank = np.broadcast_to(np.arange(task.pool.candidates.shape[1]), task.pool.candidates.shape)
+        log(f"  {task.pool.name:32} BM25 {ndcg_at_10(-rank, task.pool).mean():.4f}  model {ours:.4f}")
     return calibrate(tasks, lexicon, best, log)
 
 
-def objective(tasks: list[Task], lexicon: Lexicon, constants: Constants) -> float:
-    """Mean nDCG@10 over question pools, plus that over long-query pools times `LONG_SHARE`."""
+def pool_means(tasks: list[Task], lexicon: Lexicon, constants: Constants) -> np.ndarray:
+    """Mean nDCG@10 of each task."""
     weights = token_weights(lexicon, constants)
-    means: dict[str, list[float]] = {"question": [], "long": []}
-    for task in tasks:
-        scores, _ = score(task.matches, weights, constants)
-        means[task.pool.kind].append(float(ndcg_at_10(scores, task.pool).mean()))
-    return float(np.mean(means["question"]) + LONG_SHARE * np.mean(means["long"]))
+    return np.array([ndcg_at_10(score(t.matches, weights, constants)[0], t.pool).mean() for t in tasks])
+
+
+def cautious_gain(differences: np.ndarray, shares: np.ndarray) -> float:
+    """The weighted mean of the pools' differences, less its standard error.
+
+    A move that wins much on one source and loses on others is worth nothing on the next source. The plain mean as the
+    criterion lost 0.02 to 0.03 nDCG@10 on fairytaleqa and medquad when either was held out, and nothing on the others.
+    """
+    mean = shares @ differences
+    return float(mean - np.sqrt(shares**2 @ (differences - mean) ** 2))
 
 
 def calibrate(
