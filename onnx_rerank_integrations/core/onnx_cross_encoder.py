@@ -218,6 +218,13 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         length = self._session.graph.fixed_length
         return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
 
+    def feeds(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, NDArray[Any]]]:
+        """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
+        for window in windows(pairs):
+            encoded = self._tokenizer.encode(window)
+            for batch in plan([one.length for one in encoded], self._token_budget, self._session.graph.batch_limit):
+                yield self._session.graph.feeds(self._collate([encoded[i] for i in batch]))
+
     def token_count(self, pairs: Iterable[Pair]) -> int:
         encoded = (self._tokenizer.encode(window) for window in windows(checked_pairs(pairs)))
         return sum(one.length for window in encoded for one in window)

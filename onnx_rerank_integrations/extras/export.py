@@ -89,7 +89,7 @@ def export(
     if out.exists() and not overwrite:
         raise InputValueError(f"{out} is there already: name another folder, or allow it to be replaced (--overwrite)")
     original, tokenizer = _load(model, revision)
-    with _folder_when_done(out) as folder:
+    with folder_when_done(out) as folder:
         original.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _complete_configs(folder, original, tokenizer)
@@ -153,7 +153,7 @@ def _check_is_classifier(model: str, config: Any) -> None:
 
 
 @contextmanager
-def _folder_when_done(out: Path) -> Iterator[Path]:
+def folder_when_done(out: Path) -> Iterator[Path]:
     """A folder that takes its name only if the block ends well."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))

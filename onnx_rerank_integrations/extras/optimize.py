@@ -105,7 +105,7 @@ def _remembered_digest(source: Path, cache: Path) -> str | None:
 
 
 def _digest(source: Path, cache: Path) -> str:
-    names = [source.name, *_external_files(_load(source).graph.initializer)]
+    names = [source.name, *external_files(load_graph(source).graph.initializer)]
     stamps = [(name, _stamp(source.parent / name)) for name in names]
     total = hashlib.sha256()
     for name in names:
@@ -153,7 +153,7 @@ def _is_whole(copy: Path, record: dict[str, Any]) -> bool:
 
 
 def _build(source: Path, entry: Path) -> dict[str, Any]:
-    model = _load(source)
+    model = load_graph(source)
     from onnx_rerank_integrations.extras.trial_runs import NotApplicable, ScoresMovedError
 
     for leftover in entry.glob("*.partial"):
@@ -184,7 +184,7 @@ def _write_copy(model: onnx.ModelProto, source: Path, copy: Path) -> None:
 
     from onnx_rerank_integrations.extras import first_token, trial_runs
 
-    _embed_external_data(model, source.parent)
+    embed_external_data(model, source.parent)
     feeds = trial_runs.canary(model)
     rewritten = first_token.rewrite(model)
     partial = copy.with_name(f"{uuid.uuid4().hex}.partial")
@@ -221,7 +221,7 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 # --- the graph as a file ----------------------------------------------------------------------------------------------
 
 
-def _load(path: Path) -> onnx.ModelProto:
+def load_graph(path: Path) -> onnx.ModelProto:
     """The graph, its external data left where it is."""
     try:
         import onnx
@@ -235,7 +235,7 @@ def _load(path: Path) -> onnx.ModelProto:
         raise InvalidModelError(f"optimize: {path} isn't an ONNX graph: {error}") from error
 
 
-def _external_files(tensors: Iterable[onnx.TensorProto]) -> list[str]:
+def external_files(tensors: Iterable[onnx.TensorProto]) -> list[str]:
     """The names of the files that hold external data, relative to the model's folder."""
     outside = [tensor for tensor in tensors if tensor.data_location == tensor.EXTERNAL]
     names = {item.value for tensor in outside for item in tensor.external_data if item.key == "location"}
@@ -245,7 +245,7 @@ def _external_files(tensors: Iterable[onnx.TensorProto]) -> list[str]:
     return sorted(names)
 
 
-def _embed_external_data(model: onnx.ModelProto, folder: Path) -> None:
+def embed_external_data(model: onnx.ModelProto, folder: Path) -> None:
     """Reads the weights into the model.
 
     Copies of data files are avoided because they can't be links: onnxruntime refuses symbolic ones that lead out of the
@@ -254,7 +254,7 @@ def _embed_external_data(model: onnx.ModelProto, folder: Path) -> None:
     from onnx_rerank_integrations.extras.trial_runs import NotApplicable
 
     tensors = model.graph.initializer
-    size = model.ByteSize() + sum((folder / name).stat().st_size for name in _external_files(tensors))
+    size = model.ByteSize() + sum((folder / name).stat().st_size for name in external_files(tensors))
     if size > LARGEST_BYTES:
         raise NotApplicable(f"it has {size / 1e9:.1f} GB, more than {LARGEST_BYTES / 1e9:.1f}")
     for tensor in tensors:

@@ -86,7 +86,7 @@ def observe(model: onnx.ModelProto) -> Observation:
     Raises:
         NotApplicable: The graph can't be fed or run here.
     """
-    session = open_session(model, optimized=False, every_tensor=True)
+    session = open_session(model, optimized=False, extra_outputs=every_tensor(model))
     outputs = [output.name for output in session.get_outputs()]
 
     sizes = [(2, 11), (3, 11), (2, 13)]
@@ -123,7 +123,7 @@ def open_session(
     *,
     data_folder: Path | None = None,
     optimized: bool = True,
-    every_tensor: bool = False,
+    extra_outputs: Sequence[str] = (),
     threads: int = 0,
 ) -> Any:
     """A CPU session over a graph in memory or a file.
@@ -132,7 +132,7 @@ def open_session(
         model: The graph.
         data_folder: Where a graph in memory finds external data.
         optimized: Whether onnxruntime may fuse operators.
-        every_tensor: Makes every tensor an output; for a graph in memory.
+        extra_outputs: Tensors that become outputs too; for a graph in memory.
         threads: 0 is onnxruntime's own choice.
 
     Raises:
@@ -148,18 +148,20 @@ def open_session(
     if data_folder is not None:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data_folder))
     try:
-        source = str(model) if isinstance(model, Path) else _serialized(model, every_tensor)
+        source = str(model) if isinstance(model, Path) else _serialized(model, extra_outputs)
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise NotApplicable(f"onnxruntime can't load it: {error}") from error
 
 
-def _serialized(model: onnx.ModelProto, every_tensor: bool) -> bytes:
-    if not every_tensor:
-        return bytes(model.SerializeToString())
+def every_tensor(model: onnx.ModelProto) -> list[str]:
+    """The names of all that the graph's nodes make."""
+    return [name for node in model.graph.node for name in node.output if name]
+
+
+def _serialized(model: onnx.ModelProto, extra_outputs: Sequence[str]) -> bytes:
     declared = [output.name for output in model.graph.output]
-    names = [name for node in model.graph.node for name in node.output if name]
-    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in declared)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in declared)
     try:
         return bytes(model.SerializeToString())
     finally:
@@ -261,7 +263,7 @@ def _rounding_slack(original: Path, feeds: Sequence[Feed]) -> float:
     model = onnx.load(original, load_external_data=False)
     if not any(tensor.data_type in (tensor.FLOAT16, tensor.BFLOAT16) for tensor in model.graph.initializer):
         return 0.0
-    rounded = open_session(model, data_folder=original.parent, every_tensor=True)
+    rounded = open_session(model, data_folder=original.parent, extra_outputs=every_tensor(model))
     return float(np.abs(_run(rounded, feeds) - _run(open_session(original), feeds)).max())
 
 
