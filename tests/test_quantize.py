@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -330,3 +331,33 @@ def test_calibration_takes_some_pairs_of_every_sample() -> None:
     chosen = spread_pairs(SAMPLES, limit=30)
     assert len(chosen) == 30
     assert {query for query, _ in chosen} == {sample.query for sample in SAMPLES}
+
+
+def test_the_command_reads_samples_and_prints_what_changed(
+    bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = pytest.importorskip("onnx_rerank_integrations.extras.cli").main
+    pytest.importorskip("typer", reason="typer isn't installed")
+    texts = ["salt from the sea", "a stone", "bread rises in two hours", "bees in winter", "iron turns brown"]
+    samples = [json.dumps({"query": text, "documents": texts, "relevances": [1, 0, 0, 0, 0]}) for text in texts]
+    (tmp_path / "samples.jsonl").write_text("\n".join(samples))
+    arguments = ["quantize", str(bert), str(tmp_path / "out"), "--calibrate", str(tmp_path / "samples.jsonl")]
+
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "| rank correlation (Spearman) |" in printed
+    assert "| nDCG@10 |" in printed
+    assert main(arguments) == 1
+    assert "is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", ['{"query": "a"}', '{"query": "a", "documents": [3]}', "[]", "{"])
+def test_a_line_that_is_no_sample_is_named(
+    line: str, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main = pytest.importorskip("onnx_rerank_integrations.extras.cli").main
+    pytest.importorskip("typer", reason="typer isn't installed")
+    (tmp_path / "samples.jsonl").write_text('{"query": "a", "documents": ["b"]}\n' + line)
+
+    assert main(["quantize", str(bert), str(tmp_path / "out"), "--calibrate", str(tmp_path / "samples.jsonl")]) == 1
+    assert "samples.jsonl, line 2" in capsys.readouterr().err

@@ -18,10 +18,11 @@ from onnx_rerank_integrations.extras.cli.bench import bench
 from onnx_rerank_integrations.extras.cli.evaluate import evaluate
 from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
+from onnx_rerank_integrations.extras.cli.quantize import quantize
 from onnx_rerank_integrations.extras.cli.rank import rank
 from onnx_rerank_integrations.extras.cli.version import version
 
-COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, evaluate, bench, export, check, version)
+COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, evaluate, bench, export, check, quantize, version)
 
 
 class Commands(TyperGroup):

@@ -1,0 +1,126 @@
+"""``onnx-rerank quantize``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from onnx_rerank_integrations.core.errors import InputValueError
+from onnx_rerank_integrations.extras.cli.options import (
+    MODEL_HELP,
+    CacheDir,
+    Label,
+    LocalFilesOnly,
+    MaxLength,
+    ModelFile,
+    Revision,
+)
+from onnx_rerank_integrations.extras.cli.output import write_table
+from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
+
+if TYPE_CHECKING:
+    from onnx_rerank_integrations.extras.quantize import Quantization, Sample
+
+
+class QuantizationMode(StrEnum):
+    """`Mode` of `extras.quantize`."""
+
+    STATIC = "static"
+    DYNAMIC = "dynamic"
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    calibrate: Annotated[
+        Path,
+        typer.Option(
+            help='JSON lines of {"query": text, "documents": [texts]}, with "relevances": [numbers] where known. '
+            "Half of the lines calibrate, the other half judge the result.",
+            show_default=False,
+        ),
+    ],
+    mode: Annotated[
+        QuantizationMode,
+        typer.Option(help="static: scores don't depend on the batch; dynamic: they do, so pairs run one by one."),
+    ] = QuantizationMode.STATIC,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    label: Label = None,
+    max_length: MaxLength = None,
+    model_file: ModelFile = None,
+    revision: Revision = None,
+    cache_dir: CacheDir = None,
+    local_files_only: LocalFilesOnly = False,
+) -> None:
+    """Make an int8 copy of a model, kept if it ranks alike.
+
+    \b
+    onnx-rerank quantize Xenova/ms-marco-MiniLM-L-6-v2 my-int8 --calibrate questions.jsonl
+    onnx-rerank rank "a query" documents.txt --model ./my-int8
+    """
+    from onnx_rerank_integrations.extras.quantize import quantize as run_quantize
+
+    result = run_quantize(
+        model,
+        out,
+        read_samples(calibrate),
+        mode=mode.value,
+        label=label,
+        max_length=max_length,
+        model_file=model_file,
+        revision=revision,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        overwrite=overwrite,
+    )
+    write_table([str(result.folder), "measured"], _rows(result), numbers=("measured",))
+
+
+def read_samples(path: Path) -> list[Sample]:
+    """The samples of a JSON lines file.
+
+    Raises:
+        InputValueError: A line is no sample; the message names it.
+    """
+    return [
+        _sample(json_object(line, f"{path}, line {number}"), f"{path}, line {number}")
+        for number, line in numbered_lines(path)
+    ]
+
+
+def _sample(record: dict[str, Any], place: str) -> Sample:
+    from onnx_rerank_integrations.extras.quantize import Sample
+
+    query, documents, relevances = (record.get(key) for key in ("query", "documents", "relevances"))
+    texts = isinstance(documents, list) and all(isinstance(document, str) for document in documents)
+    grades = relevances is None or (
+        isinstance(relevances, list) and all(isinstance(grade, (int, float)) for grade in relevances)
+    )
+    if not isinstance(query, str) or not isinstance(documents, list) or not texts or not grades:
+        raise InputValueError(
+            f'{place}: a sample needs "query" (text), "documents" (a list of texts) and, where known, "relevances" '
+            "(a list of numbers)"
+        )
+    try:
+        return Sample(query=query, documents=documents, relevances=relevances)
+    except InputValueError as error:
+        raise InputValueError(f"{place}: {error}") from error
+
+
+def _rows(result: Quantization) -> list[list[str]]:
+    agreement = result.agreement
+    rows = [
+        ["size", f"{result.size / 1e6:,.1f} MB, before {result.size_before / 1e6:,.1f} MB"],
+        ["compared on", f"{agreement.pairs:,} pairs{'' if result.held_out else ', those it was calibrated with'}"],
+        ["mean score error", f"{agreement.mean_error:.3f}"],
+        ["largest score error", f"{agreement.largest_error:.3f}"],
+        ["standard deviation of the scores", f"{agreement.spread:.3f}"],
+        ["rank correlation (Spearman)", f"{agreement.spearman:.3f}"],
+        ["rank correlation (Kendall)", f"{agreement.kendall:.3f}"],
+    ]
+    if agreement.ndcg_before is not None and agreement.ndcg_after is not None:
+        rows.append(["nDCG@10", f"{agreement.ndcg_after:.3f}, before {agreement.ndcg_before:.3f}"])
+    return rows
