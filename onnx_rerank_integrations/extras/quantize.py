@@ -1,9 +1,10 @@
 """Makes an int8 model from an fp32 one, and keeps it only if it ranks like the original. Needs ``[optimize]``.
 
 ``mode="static"`` fixes the activations' scales beforehand, from the user's own texts: a document's score doesn't depend
-on its batch (1e-5). ``mode="dynamic"`` takes them from each batch, so that a score moves with its company by 0.02 to
-0.03; the encoder therefore runs such a model pair by pair. Both are equally fast batch by batch: 2.6 times the fp32
-graph, 2.2 times its first-token graph (MiniLM-L6, one core with AVX-512 VNNI, 60 to 200 words); prefer static.
+on its batch (1e-5). ``mode="dynamic"`` takes them from each batch, so that a score moves with its company, on a trained
+MiniLM-L6 by 0.06 on average and up to 0.34 where scores have a standard deviation of 1.3; the encoder therefore runs
+such a model pair by pair. Batch by batch both are equally fast: against the fp32 graph 2.9 times with 2 layers of width
+128, 2.6 with 6 of 384, 3.1 with 12 of 768 (one core with AVX-512 VNNI, 60 to 200 words). Prefer static.
 
 The graph is rewritten to compute only the first token in its last layer before it is quantized, so that the copy needs
 nothing at load. It runs with onnxruntime on a CPU (its MatMulIntegerToFloat is onnxruntime's own operator).
