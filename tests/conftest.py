@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import socket
 from typing import Any
 
@@ -16,6 +17,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         if "hub" in item.keywords:
             item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keep_rewritten_graphs_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Not in the user's own cache; child processes inherit it."""
+    os.environ["ONNX_RERANK_CACHE"] = str(tmp_path_factory.mktemp("onnx-rerank-cache"))
 
 
 class NetworkError(RuntimeError):
