@@ -77,8 +77,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
             from, where the extra ``[optimize]`` is installed and the graph allows it. The copy is made once, its scores
             are compared with the original's, and it is kept beside the hub's cache. ``"off"`` runs the graph as it is.
         batching: A *dynamically* quantized (int8) graph takes one scale per batch, so that a score would move with its
-            batch mates, by a few hundredths and more. ``"auto"`` runs such graphs pair by pair, and scores don't depend on what
-            else is scored; ``"sorted"`` batches them like any other.
+            batch mates, by a few hundredths and more. ``"auto"`` runs such graphs pair by pair, and scores don't depend
+            on what else is scored; ``"sorted"`` batches them like any other.
         backend: ``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``).
         precision: ``"fp32"``; with OpenVINO also ``"bf16"``, faster on CPUs that have it, and about 1e-2 away.
         score_cache: Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which
