@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
 from onnx_rerank_integrations.core.prompts import Prompt
 from onnx_rerank_integrations.core.types import Pair
+from onnx_rerank_integrations.core.word_memo import WordMemo
 
 logger = logging.getLogger(__name__)
 
@@ -147,6 +148,7 @@ class PairTokenizer:
     ) -> None:
         control = load_tokenizer(path)
         self._tokenizer = load_tokenizer(path, "text") if special_tokens_in_text == "text" else control
+        self._token_ids = token_ids_function(self._tokenizer)
         self._wording = wording(control, prompt, instruction)
         self._template = self._wording.template or pair_template(control, path)
         self.max_length = max_length
@@ -235,12 +237,12 @@ class PairTokenizer:
         ordered = list(dict.fromkeys(texts))
         cleaned = [worded(clean(text)) for text in ordered]
         clip = clip and self._truncation_side == "right"
-        encode = partial(encode_clipped, needed=self._room) if clip else encode_whole
-        ids = encode(self._tokenizer, cleaned)
+        encode = partial(encode_clipped, self._token_ids, needed=self._room) if clip else self._token_ids
+        ids = encode(cleaned)
         if self._control_tokens:
             forged = [i for i, found in enumerate(ids) if np.isin(found, list(self._control_tokens)).any()]
             spelled_out = [self._spell_out(cleaned[i]) for i in forged]
-            for i, found in zip(forged, encode(self._tokenizer, spelled_out), strict=True):
+            for i, found in zip(forged, encode(spelled_out), strict=True):
                 ids[i] = found
         return dict(zip(ordered, ids, strict=True))
 
@@ -302,13 +304,36 @@ def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None) -> W
     )
 
 
+TokenIds = Callable[[Sequence[str]], list[NDArray[np.int32]]]
+"""Gives the token ids of whole texts, without special tokens."""
+
+
+def token_ids_function(tokenizer: Any) -> TokenIds:
+    """The tokenizer's own, behind a memory of words where that gives the same ids."""
+    encode = partial(encode_whole, tokenizer)
+    return WordMemo(encode) if reads_word_by_word(tokenizer) else encode
+
+
+def reads_word_by_word(tokenizer: Any) -> bool:
+    """Whether a text's ids are those of its space-separated words, in order: true of BERT's WordPiece.
+
+    Its normalizer and its pre-tokenizer look at one character at a time, and split at each space and line break.
+    """
+    normalizer = tokenizer.normalizer
+    steps = (normalizer, tokenizer.pre_tokenizer, tokenizer.model)
+    if [type(step).__name__ for step in steps] != ["BertNormalizer", "BertPreTokenizer", "WordPiece"]:
+        return False
+    added = (token.content for token in tokenizer.get_added_tokens_decoder().values())
+    return not any(character.isspace() for text in added for character in text + normalizer.normalize_str(text))
+
+
 def encode_whole(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]]:
     """Token ids of whole texts, without special tokens."""
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
 
-def encode_clipped(tokenizer: Any, texts: Sequence[str], *, needed: int) -> list[NDArray[np.int32]]:
+def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> list[NDArray[np.int32]]:
     """The first `needed` token ids of each text (or more, or all there are), without reading a long text to its end.
 
     A text is cut at a space far beyond where `needed` tokens should end, and further out for as long as the cut text
@@ -320,7 +345,7 @@ def encode_clipped(tokenizer: Any, texts: Sequence[str], *, needed: int) -> list
     while pending:
         clipped = [clip_at_space(texts[i], characters[i]) for i in pending]
         short = []
-        for i, text, found in zip(pending, clipped, encode_whole(tokenizer, clipped), strict=True):
+        for i, text, found in zip(pending, clipped, encode(clipped), strict=True):
             ids[i] = found
             if len(text) < len(texts[i]) and len(found) < needed + CLIP_MARGIN_TOKENS:
                 characters[i] *= 8
