@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+from onnx_rerank_integrations.core.batching import deduplicate, plan, windows
 
 lengths = st.lists(st.integers(1, 600), max_size=200)
 
@@ -42,10 +42,6 @@ def test_a_short_pair_does_not_ride_along_in_a_long_batch() -> None:
 
 def test_equal_lengths_keep_their_order() -> None:
     assert [batch.tolist() for batch in plan([5, 5, 5, 5], 10)] == [[0, 1], [2, 3]]
-
-
-def test_wider_models_get_smaller_budgets() -> None:
-    assert [default_token_budget(width) for width in (32, 128, 384, 768, 4096)] == [4096, 1536, 512, 256, 256]
 
 
 def test_windows_read_no_further_than_they_give() -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
-from onnx_rerank_integrations.core.session import InferenceSession, run_bound
+from onnx_rerank_integrations.core.lanes import FEW_TOKENS, Lanes, Way
+from onnx_rerank_integrations.core.session import TOKENS_PER_THREAD, InferenceSession, run_bound
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -38,6 +39,52 @@ def test_batches_side_by_side_give_what_one_after_the_other_gives(parallel: int,
     ]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("count", [1, 2, 5, 300])
+def test_scores_do_not_depend_on_the_number_of_threads(threads: int, count: int, bert: TextCrossEncoder) -> None:
+    texts = documents(count)
+    encoder = TextCrossEncoder(fixtures.folder("bert"), threads=threads)
+
+    assert encoder.rerank("rain on the roofs", texts) == pytest.approx(
+        bert.rerank("rain on the roofs", texts), abs=1e-5
+    )
+
+
+def opened(encoder: TextCrossEncoder) -> list[int]:
+    """The numbers of threads that the model was opened for."""
+    session = encoder.load()._session
+    assert isinstance(session, InferenceSession)
+    return sorted(session._opened)
+
+
+def test_the_model_is_opened_for_all_threads_only_for_a_call_that_wants_them() -> None:
+    encoder = TextCrossEncoder(fixtures.folder("bert"), threads=4)
+    texts = [f"{word} {'rain ' * FEW_TOKENS}" for word in ("mat", "stone", "salt")]
+
+    encoder.rerank("rain", texts)
+    encoder.rerank("rain", ["a mat"])
+    assert opened(encoder) == [1]
+
+    encoder.rerank("rain", texts[:2])
+    assert opened(encoder) == [1, 4]
+
+
+def test_how_batches_share_the_threads() -> None:
+    def way(threads: int, pairs: int, tokens: int, parallel: int | None = None, budget: int | None = None) -> Way:
+        return Lanes(InferenceSession(fixtures.folder("bert") / "model.onnx", threads=threads), budget).way(
+            pairs, tokens, parallel
+        )
+
+    assert way(4, 100, 20_000) == Way(lanes=4, all_threads=False, token_budget=TOKENS_PER_THREAD)
+    assert way(4, 10, 400) == Way(lanes=4, all_threads=False, token_budget=100)
+    assert way(4, 2, 400) == Way(lanes=1, all_threads=True, token_budget=4 * TOKENS_PER_THREAD)
+    assert way(4, 1, FEW_TOKENS) == Way(lanes=1, all_threads=False, token_budget=TOKENS_PER_THREAD)
+    assert way(1, 100, 20_000) == Way(lanes=1, all_threads=True, token_budget=TOKENS_PER_THREAD)
+    assert way(4, 100, 20_000, parallel=1) == Way(lanes=1, all_threads=True, token_budget=4 * TOKENS_PER_THREAD)
+    assert way(1, 100, 20_000, parallel=3) == Way(lanes=3, all_threads=False, token_budget=TOKENS_PER_THREAD)
+    assert way(4, 100, 20_000, budget=64) == Way(lanes=4, all_threads=False, token_budget=64)
+
+
 def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEncoder) -> None:
     texts = [*documents(30), "Rain Fell Over OLD stone", *documents(30, seed=1), "rain fell over old STONE"]
 
@@ -48,11 +95,11 @@ def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEn
 
 def test_the_threads_are_kept_for_the_next_call_and_left_out_of_pickles(bert: TextCrossEncoder) -> None:
     bert.rerank("rain", documents(3), parallel=2)
-    pool = bert.load()._lanes(2).workers.pool
+    pool = bert.load()._lanes.workers(2).pool
 
     bert.rerank("rain", documents(3), parallel=2)
 
-    assert bert.load()._lanes(2).workers.pool is pool
+    assert bert.load()._lanes.workers(2).pool is pool
     assert pickle.loads(pickle.dumps(bert)).rerank("rain", ["a mat"], parallel=2) == pytest.approx(
         bert.rerank("rain", ["a mat"]), abs=1e-5
     )
@@ -102,7 +149,7 @@ def test_a_run_with_its_output_bound_to_a_device_gives_the_same_logits(bert: Tex
     session = encoder._session
     assert isinstance(session, InferenceSession)
 
-    bound = run_bound(session._live(), session.graph.feeds(arrays), session.graph.output_name, device="cpu")
+    bound = run_bound(session._live(1), session.graph.feeds(arrays), session.graph.output_name, device="cpu")
 
     assert np.array_equal(bound, session.run(arrays))
 

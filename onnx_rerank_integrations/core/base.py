@@ -71,8 +71,9 @@ class TextCrossEncoderBase(ABC):
             query: The question. An empty one is scored like any other text.
             documents: N texts.
             batch_size: Most pairs of a batch, beside the budget of padded tokens; None for that budget alone.
-            parallel: Batches that run at once, each on one thread; 0 for one per available CPU, None to give all
-                threads to one batch after the other. Scores are equal either way.
+            parallel: Batches that run at once, each on one thread; 0 for one per available CPU, 1 to give all threads
+                to one batch after the other. None for as many as there are threads, which is quickest for all but
+                very few documents. Scores are equal either way, up to rounding.
             show_progress: Show a tqdm bar on stderr.
             activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
                 asks for; None for the constructor's.

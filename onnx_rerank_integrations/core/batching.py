@@ -14,8 +14,6 @@ Item = TypeVar("Item")
 WINDOW_PAIRS = 2048
 """Pairs that are tokenized and sorted together. More saves little padding; the tokens of all would take memory."""
 
-SMALLEST_TOKEN_BUDGET, LARGEST_TOKEN_BUDGET = 256, 4096
-
 LARGEST_PADDING, SMALLEST_PADDING = 0.1, 8
 """A row may be padded by this share of its batch's length, or by this many tokens: beyond that, the padding costs more
 than running another batch does."""
@@ -45,14 +43,6 @@ def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = Non
         similar = int(np.searchsorted(-ordered[start : start + size], -shortest, side="right"))
         yield order[start : start + similar]
         start += similar
-
-
-def default_token_budget(hidden_size: int) -> int:
-    """A budget that keeps a layer's activations in the CPU's cache: smaller models get larger batches.
-
-    Measured: 256 to 1,024 tokens are best for a hidden size of 384, 1,024 to 8,192 for 128 (benchmarks/README.md).
-    """
-    return min(max(3 * 2**16 // max(hidden_size, 1), SMALLEST_TOKEN_BUDGET), LARGEST_TOKEN_BUDGET)
 
 
 def windows(items: Iterable[Item], size: int = WINDOW_PAIRS) -> Iterator[list[Item]]:

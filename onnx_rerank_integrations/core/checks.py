@@ -53,7 +53,7 @@ def check_batch_size(batch_size: int | None) -> None:
 def check_parallel(parallel: int | None) -> None:
     if parallel is None or (parallel == 0 and not isinstance(parallel, bool)):
         return
-    _check_whole_number("parallel", parallel, "0 for all CPUs, or None for one batch after the other")
+    _check_whole_number("parallel", parallel, "0 for one per CPU, or None for one per thread")
 
 
 def check_max_length(max_length: int | None) -> None:

@@ -51,7 +51,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         model_name: A supported model's name, any hub id with ONNX files, or a folder; ``"embedded"`` is inside the
             package. None for the environment variable ``ONNX_RERANK_MODEL``, else ``Xenova/ms-marco-MiniLM-L-6-v2``.
         cache_dir: Where hub files are kept; None for huggingface_hub's own cache.
-        threads: Threads inside one operator; None for all CPUs this process may use.
+        threads: Threads that compute at once; None for all CPUs this process may use. Each runs batches of its own;
+            a call with fewer documents than half of the threads has each batch computed by all of them.
         providers: onnxruntime's execution providers in order of preference; None for the CPU. One that isn't there
             or doesn't start is an error.
         revision: The hub's branch, tag or commit.

@@ -1,4 +1,4 @@
-"""What a model's configs say of its lengths, its width and its special tokens."""
+"""What a model's configs say of its lengths, its kind and its special tokens."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def usable_positions(config: Mapping[str, Any]) -> int | None:
     return positions
 
 
-def hidden_size(config: Mapping[str, Any]) -> int:
-    """Width of the model; 384, MiniLM's, where the config doesn't say."""
-    return int(config.get("hidden_size") or config.get("dim") or config.get("d_model") or 384)
+def is_lexical(config: Mapping[str, Any]) -> bool:
+    """Whether the model is of the embedded one's kind: it compares tokens, and has no layers to speak of."""
+    return config.get("model_type") == "lexical-cross-encoder"
 
 
 def token_text(token: Any) -> str | None:

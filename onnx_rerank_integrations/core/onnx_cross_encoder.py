@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -15,15 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
-from onnx_rerank_integrations.core.batching import deduplicate, default_token_budget, plan, windows
+from onnx_rerank_integrations.core.batching import deduplicate, plan, windows
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
-from onnx_rerank_integrations.core.limits import chosen_max_length, hidden_size, token_text
+from onnx_rerank_integrations.core.lanes import Lanes
+from onnx_rerank_integrations.core.limits import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.modular_head import read_modular_head
 from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
-from onnx_rerank_integrations.core.registry import EMBEDDED
 from onnx_rerank_integrations.core.scoring import (
     Activation,
     Floats,
@@ -32,7 +30,7 @@ from onnx_rerank_integrations.core.scoring import (
     relevance_logits,
     relevant_label,
 )
-from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, Session, available_cpus
+from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, Session
 from onnx_rerank_integrations.core.tokenization import (
     EncodedPair,
     LongDocuments,
@@ -42,7 +40,6 @@ from onnx_rerank_integrations.core.tokenization import (
     collate,
 )
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
-from onnx_rerank_integrations.core.workers import Workers
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +48,10 @@ Precision = Literal["fp32", "bf16"]
 Batching = Literal["auto", "sorted"]
 Optimize = Literal["auto", "off"]
 
+LEXICAL_TOKEN_BUDGET = 4096
+"""The embedded model computes next to nothing per token, so what counts is the cost of a run: one thread and large
+batches are quickest (benchmarks/README.md)."""
+
 
 class OnnxCrossEncoder(TextCrossEncoderBase):
     """A sequence classifier in ONNX form, opened from files on this machine.
@@ -58,7 +59,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     Args:
         files: Graph, tokenizer and configs.
         providers: Execution providers; None for the CPU.
-        threads: Threads inside one operator; None for all available CPUs.
+        threads: Threads that compute at once; None for all available CPUs, and one for the embedded model.
         idle_threads: ``"sleep"`` or ``"spin"``.
         max_length: Tokens of the longest pair; None for what the model was made for.
         truncation: ``"longest_first"`` or ``"only_second"``.
@@ -67,7 +68,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         instruction: What a language model is told to look for; None for its family's own.
         label: The label that means 'relevant'; None to take it from the config.
         activation: The default of the methods' `activation`.
-        token_budget: Padded tokens of a batch; None for a budget that fits the model's width.
+        token_budget: Padded tokens of a batch; None for what suits the session.
         optimize: ``"auto"`` or ``"off"``.
         batching: ``"auto"`` runs dynamically quantized graphs pair by pair, ``"sorted"`` batches them too.
         score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
@@ -107,6 +108,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 *(providers, optimize, batching, backend, precision),
             )
             self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
+        lexical = is_lexical(files.config)
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
         head = read_modular_head(files.folder)
@@ -115,12 +117,11 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             backend=backend,
             precision=precision,
             providers=providers,
-            threads=threads,
+            threads=threads or (1 if lexical else None),
             idle_threads=idle_threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
-        self._lock = threading.Lock()
-        self._parallel: Lanes | None = None
+        self._lanes = Lanes(self._session, token_budget or (LEXICAL_TOKEN_BUDGET if lexical else None))
         self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
         self._head = head if self._session.graph.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
@@ -135,7 +136,6 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             prompt=prompt,
             instruction=instruction,
         )
-        self._token_budget = token_budget or default_token_budget(hidden_size(files.config))
         output = self._try_out()
         self._read: Callable[[NDArray[Any]], Floats]
         if causal and prompt:
@@ -170,47 +170,37 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _compute(
         self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
     ) -> Floats:
-        run_all = self._in_order if parallel is None else self._lanes(parallel).run_all
+        score_window = partial(self._window_logits, batch_size=batch_size, parallel=parallel)
         with progress_bar(len(pairs), shown=show_progress) as advance:
-            return np.concatenate(
-                [self._window_logits(window, batch_size, run_all, advance) for window in windows(pairs)]
-            )
+            return np.concatenate([score_window(window, advance) for window in windows(pairs)])
 
     def _window_logits(
-        self, pairs: Sequence[Pair], batch_size: int | None, run_all: RunAll, advance: Callable[[int], Any]
+        self, pairs: Sequence[Pair], advance: Callable[[int], Any], *, batch_size: int | None, parallel: int | None
     ) -> Floats:
         encoded = self._tokenizer.encode(pairs)
         # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
         distinct = [encoded[first] for first in firsts]
+        lengths = [one.length for one in distinct]
+        way = self._lanes.way(len(distinct), sum(lengths), parallel)
         limit = self._session.graph.batch_limit or (1 if self._one_by_one else batch_size)
-        batches = list(plan([one.length for one in distinct], self._token_budget, limit))
+        batches = list(plan(lengths, way.token_budget, limit))
+        score = partial(self._batch_logits, all_threads=way.all_threads)
+        scored = self._lanes.run(score, ([distinct[i] for i in batch] for batch in batches), way.lanes)
         logits = np.empty(len(distinct))
-        for batch, found in zip(batches, run_all([[distinct[i] for i in batch] for batch in batches]), strict=True):
+        for batch, found in zip(batches, scored, strict=True):
             logits[batch] = found
             advance(round(len(batch) * len(pairs) / len(distinct)))
         owners = np.array([one.pair for one in encoded])
         return aggregate_windows(logits[inverse], owners, len(pairs), self._long_documents)
 
-    def _in_order(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
-        return (self._batch_logits(self._session, batch) for batch in batches)
+    def _batch_logits(self, batch: Sequence[EncodedPair], *, all_threads: bool) -> Floats:
+        return self._read(self._run(self._collate(batch), all_threads=all_threads))
 
-    def _lanes(self, parallel: int) -> Lanes:
-        """The threads that run batches side by side: made at the first call that asks for so many, then kept."""
-        count = parallel or available_cpus()
-        with self._lock:
-            if self._parallel is None or self._parallel.workers.threads != count:
-                narrow = self._parallel.session if self._parallel else self._session.narrow()
-                self._parallel = Lanes(narrow, Workers(count), self._batch_logits)
-            return self._parallel
-
-    def _batch_logits(self, session: Session, batch: Sequence[EncodedPair]) -> Floats:
-        return self._read(self._run(session, self._collate(batch)))
-
-    def _run(self, session: Session, inputs: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def _run(self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
         """The graph's output for one batch, through the head where that lies beside the graph."""
-        output = session.run(inputs)
+        output = self._session.run(inputs, all_threads=all_threads)
         return self._head(output, inputs["attention_mask"]) if self._head else output
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
@@ -222,7 +212,9 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
         for window in windows(pairs):
             encoded = self._tokenizer.encode(window)
-            for batch in plan([one.length for one in encoded], self._token_budget, self._session.graph.batch_limit):
+            lengths = [one.length for one in encoded]
+            budget = self._lanes.way(len(encoded), sum(lengths), parallel=1).token_budget
+            for batch in plan(lengths, budget, self._session.graph.batch_limit):
                 yield self._session.graph.feeds(self._collate([encoded[i] for i in batch]))
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
@@ -239,7 +231,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _try_out(self) -> NDArray[Any]:
         """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
         inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
-        output = self._run(self._session, inputs)
+        output = self._run(inputs)
         largest = self._tokenizer.largest_id
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
         try:
@@ -252,25 +244,9 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         return output
 
 
-RunAll = Callable[[Iterable[Sequence[EncodedPair]]], Iterable[Floats]]
-"""Runs many batches; gives the logits (B,) of each, in order."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lanes:
-    """Batches side by side: several threads that share one session, whose operators use one thread each."""
-
-    session: Session
-    workers: Workers
-    score: Callable[[Session, Sequence[EncodedPair]], Floats]
-
-    def run_all(self, batches: Iterable[Sequence[EncodedPair]]) -> Iterator[Floats]:
-        return self.workers.pool.map(partial(self.score, self.session), batches)
-
-
 def graph_to_run(files: ModelFiles, optimize: Optimize) -> Path:
     """The model's own graph, or the verified copy whose last layer computes only the first token."""
-    if optimize == "off" or files.name == EMBEDDED:
+    if optimize == "off" or is_lexical(files.config):
         return files.onnx
     from onnx_rerank_integrations.extras.optimize import optimized_path  # an extra, only when it may be needed
 

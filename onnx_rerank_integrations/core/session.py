@@ -42,6 +42,15 @@ ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 
+TOKENS_PER_THREAD = 512
+"""Padded tokens of a batch for each thread that computes it: keeps a layer's activations in the core's cache.
+
+Of 128 to 8,192, the quickest or within 2 % of it on models of 2 x 128, 6 x 384 and 12 x 768 (benchmarks/README.md).
+"""
+
+TOKENS_ON_DEVICE = 2**14
+"""The same for a device that computes many rows at once. Chosen, not measured."""
+
 _sessions: weakref.WeakSet[InferenceSession] = weakref.WeakSet()
 
 
@@ -82,28 +91,36 @@ def _container_quota() -> int | None:
 
 
 class Session(Protocol):
-    """What the encoder needs of whatever runs its graph."""
+    """What the encoder needs of whatever runs its graph.
+
+    Attributes:
+        graph: What the graph is fed and what is read of it.
+        lanes: How many batches should run at once, given enough of them.
+    """
 
     graph: Graph
+    lanes: int
 
-    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]: ...
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+        """One batch, arrays (B, T) by name to logits; `all_threads` where no other batch runs beside it."""
 
-    def narrow(self) -> Session: ...
+    def token_budget(self, *, all_threads: bool) -> int:
+        """The padded tokens of a batch that suit such a run."""
 
 
 class InferenceSession:
     """One ONNX graph, opened once and shared by any number of threads.
 
+    On the CPU, a run takes one thread and as many runs as there are threads go side by side. onnxruntime fixes the
+    threads of a run when it opens a graph: it is opened a second time at the first run that wants all of them.
+
     Args:
         path: The graph.
         providers: Execution providers in order of preference; None for the CPU. Each must become active.
-        threads: Threads inside one operator; None for `available_cpus`.
+        threads: Threads that compute at once; None for `available_cpus`.
         idle_threads: What those threads do between operators: ``"sleep"`` leaves the cores to others, ``"spin"`` is a
             little quicker on a machine that does nothing else.
         output_ranks: As for `Graph`.
-
-    Attributes:
-        graph: What the graph is fed and what is read of it.
 
     Raises:
         InvalidModelError: The file is no ONNX graph this onnxruntime can read.
@@ -124,17 +141,21 @@ class InferenceSession:
         self._threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
         self._lock = threading.Lock()
-        check_providers(self._providers)
-        session = self._open()
-        self._session: Any = session
+        names = [provider_name(provider) for provider in self._providers]
+        check_providers(names)
+        self._bound = names[0] in BOUND_PROVIDERS
+        self.lanes = self._threads if names == ["CPUExecutionProvider"] else 1
+        self._opened: dict[int, Any] = {}
+        session = self._live(self._threads_of_a_run(all_threads=False))
         self.graph = Graph(path, nodes(session.get_inputs()), nodes(session.get_outputs()), output_ranks)
         _sessions.add(self)
 
-    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
         """Runs one batch.
 
         Args:
             arrays: Arrays (B, T) by name; of those, the ones that the graph declares are fed.
+            all_threads: Whether all threads compute it, and not one.
 
         Returns:
             Logits (B, L), or (B, T, V) of a language model or a bare encoder.
@@ -143,31 +164,31 @@ class InferenceSession:
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
         feeds = self.graph.feeds(arrays)
-        session = self._live()
-        if provider_name(self._providers[0]) in BOUND_PROVIDERS:
+        session = self._live(self._threads_of_a_run(all_threads=all_threads))
+        if self._bound:
             output = run_bound(session, feeds, self.graph.output_name)
         else:
             (output,) = session.run([self.graph.output_name], feeds)
         return self.graph.logits(output, len(arrays["input_ids"]))
 
-    def narrow(self) -> InferenceSession:
-        """The same graph for callers that run several batches at once, with one thread each."""
-        return InferenceSession(
-            self._path, providers=self._providers, threads=1, output_ranks=(self.graph.output_rank,)
-        )
+    def token_budget(self, *, all_threads: bool) -> int:
+        return TOKENS_ON_DEVICE if self._bound else TOKENS_PER_THREAD * self._threads_of_a_run(all_threads=all_threads)
 
-    def _live(self) -> Any:
-        """The session; opened anew in a forked child, which can't use its parent's threads."""
-        if self._session is None:
+    def _threads_of_a_run(self, *, all_threads: bool) -> int:
+        return self._threads if all_threads else self._threads // self.lanes
+
+    def _live(self, threads: int) -> Any:
+        """The session of so many threads a run; opened anew in a forked child, which can't use its parent's."""
+        if (session := self._opened.get(threads)) is None:
             with self._lock:
-                if self._session is None:
-                    self._session = self._open()
-        return self._session
+                if (session := self._opened.get(threads)) is None:
+                    session = self._opened[threads] = self._open(threads)
+        return session
 
-    def _open(self) -> Any:
+    def _open(self, threads: int) -> Any:
         ort = onnxruntime()
         options = ort.SessionOptions()
-        options.intra_op_num_threads = self._threads
+        options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_FATAL_ONLY
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._idle_threads == "spin")))
@@ -180,14 +201,14 @@ class InferenceSession:
             ) from error
         session.disable_fallback()
         check_active(self._providers, session.get_providers())
-        logger.debug("opened %s with %s, %d threads", self._path, session.get_providers(), self._threads)
+        logger.debug("opened %s with %s, %d threads", self._path, session.get_providers(), threads)
         return session
 
     def _forget_in_child(self) -> None:
-        """Leaves the inherited session alone for good: freeing it in a child hangs or crashes."""
-        if self._session is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-        self._session = None
+        """Leaves the inherited sessions alone for good: freeing one in a child hangs or crashes."""
+        for session in self._opened.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._opened = {}
         self._lock = threading.Lock()
 
 
@@ -211,10 +232,10 @@ def provider_name(provider: Provider) -> str:
     return provider if isinstance(provider, str) else provider[0]
 
 
-def check_providers(providers: Sequence[Provider]) -> None:
+def check_providers(names: Sequence[str]) -> None:
     """Raises ProviderError for a provider this onnxruntime wasn't built with."""
     available = onnxruntime().get_available_providers()
-    for name in map(provider_name, providers):
+    for name in names:
         if name not in available:
             raise ProviderError(
                 f"The execution provider {name!r} was asked for; this onnxruntime has {', '.join(available)}.\n"

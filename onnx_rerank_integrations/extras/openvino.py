@@ -25,17 +25,21 @@ HINTS = {"fp32": "f32", "bf16": "bf16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}
 
 
+TOKENS_PER_THREAD = 1024
+"""Padded tokens of a batch for each thread: of 205 to 2,048, the quickest with two (benchmarks/README.md)."""
+
+
 class OpenVinoSession:
     """One ONNX graph, compiled once for the CPU and shared by any number of threads.
+
+    All its threads compute each run: OpenVINO pins them to cores, so that several sessions of one thread each would
+    share a core.
 
     Args:
         path: The graph.
         threads: Threads inside one operator; None for all CPUs this process may use.
         precision: ``"fp32"``, or ``"bf16"`` for matrix products in bfloat16, which moves logits by about 1e-2.
         output_ranks: As for `Graph`.
-
-    Attributes:
-        graph: What the graph is fed and what is read of it.
 
     Raises:
         MissingExtraError: openvino isn't installed.
@@ -55,6 +59,7 @@ class OpenVinoSession:
             import openvino
         except ImportError as error:
             raise MissingExtraError('backend="openvino"', "openvino") from error
+        self.lanes = 1
         self._path = path
         self._threads = threads or available_cpus()
         self._precision: Precision = precision
@@ -63,7 +68,7 @@ class OpenVinoSession:
         self._idle: deque[Any] = deque()
         self.graph = Graph(path, _nodes(self._compiled.inputs), _nodes(self._compiled.outputs), output_ranks)
 
-    def run(self, arrays: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True) -> NDArray[Any]:
         """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`."""
         try:
             request = self._idle.pop()
@@ -76,9 +81,8 @@ class OpenVinoSession:
             self._idle.append(request)
         return self.graph.logits(output, len(arrays["input_ids"]))
 
-    def narrow(self) -> OpenVinoSession:
-        """The same graph for callers that run several batches at once, with one thread each."""
-        return OpenVinoSession(self._path, threads=1, precision=self._precision, output_ranks=(self.graph.output_rank,))
+    def token_budget(self, *, all_threads: bool) -> int:
+        return TOKENS_PER_THREAD * self._threads
 
     def _compile(self, openvino: Any) -> Any:
         core = openvino.Core()

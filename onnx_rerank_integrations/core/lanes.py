@@ -1,0 +1,73 @@
+"""How a call's batches share the threads: side by side, or one after the other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from onnx_rerank_integrations.core.session import Session, available_cpus
+from onnx_rerank_integrations.core.workers import Workers
+
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
+FEW_TOKENS = 64
+"""A call of no more runs on one thread: to open the model for all of them, a second time, wouldn't be worth it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one call's batches are run.
+
+    Attributes:
+        lanes: Batches at once.
+        all_threads: Whether all threads compute each of them, not one.
+        token_budget: Padded tokens of a batch.
+    """
+
+    lanes: int
+    all_threads: bool
+    token_budget: int
+
+
+class Lanes:
+    """A session's threads, shared by all who call it.
+
+    Batches run side by side where there are enough, each on one thread, so that none waits for another at the end of
+    each operator: with two threads 1.1 to 1.4 times faster than all threads on one batch after the other
+    (benchmarks/README.md). Where pairs are fewer than half of the threads, all threads share each batch.
+
+    Args:
+        session: What the batches run on.
+        token_budget: Padded tokens of a batch; None for what suits the session.
+    """
+
+    def __init__(self, session: Session, token_budget: int | None = None) -> None:
+        self._session = session
+        self._token_budget = token_budget
+        self._lock = threading.Lock()
+        self._workers: dict[int, Workers] = {}
+
+    def way(self, pairs: int, tokens: int, parallel: int | None) -> Way:
+        """For so many pairs, of so many tokens together; `parallel` as callers give it."""
+        lanes = self._session.lanes if parallel is None else parallel or available_cpus()
+        few = tokens <= FEW_TOKENS
+        if few or lanes >= 2 * pairs:
+            lanes = 1
+        all_threads = lanes == 1 and not few
+        budget = self._token_budget or self._session.token_budget(all_threads=all_threads)
+        share = -(-tokens // min(lanes, pairs))
+        return Way(lanes, all_threads, min(budget, share) if lanes > 1 else budget)
+
+    def run(self, score: Callable[[Batch], Result], batches: Iterable[Batch], lanes: int) -> Iterator[Result]:
+        """What `score` makes of each batch, in order, so many at once."""
+        if lanes == 1:
+            return map(score, batches)
+        return self.workers(lanes).pool.map(score, batches)
+
+    def workers(self, count: int) -> Workers:
+        """So many threads: made for the first call that asks for them, then kept."""
+        with self._lock:
+            return self._workers.setdefault(count, Workers(count))
