@@ -191,6 +191,7 @@ class InferenceSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = LOG_FATAL_ONLY
+        options.enable_mem_pattern = False  # a plan of memory for each shape: nearly every batch has a shape of its own
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._idle_threads == "spin")))
         try:
             session = ort.InferenceSession(str(self._path), options, providers=self._providers)

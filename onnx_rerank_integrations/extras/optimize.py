@@ -2,9 +2,14 @@
 
 The rewrite itself is in ``first_token.py``. This file alone knows when its result may be used and where it is kept:
 
-    <cache>/digests/<path>.json                what a file's content is: a gigabyte isn't hashed at every start
-    <cache>/first-token/<digest>/model.onnx    the rewritten graph
-    <cache>/first-token/<digest>/record.json   what was found, "nothing to gain" included
+    <cache>/digests/<path>.json                     what a file's content is: a gigabyte isn't hashed at every start
+    <cache>/first-token/<digest>/model.onnx         the rewritten graph
+    <cache>/first-token/<digest>/weights-<hash>.bin its weights
+    <cache>/first-token/<digest>/record.json        what was found, "nothing to gain" included
+
+The weights lie in a file of their own because onnxruntime maps such a file into memory, where it reads a graph's own
+weights and copies them: XLM-R base opens in a ninth of the time and a quarter of the memory, since of its embeddings
+only what is looked up is ever read (benchmarks/README.md).
 
 Which graphs qualify: classifiers whose score is read from the first token, BERT family (MiniLM, TinyBERT, ELECTRA,
 DistilBERT) and RoBERTa family (XLM-R), as optimum, transformers.js and torch export them, fp32 and fp16; ModernBERT and
@@ -19,6 +24,8 @@ import hashlib
 import json
 import logging
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
@@ -38,12 +45,18 @@ logger = logging.getLogger(__name__)
 CACHE_VARIABLE = "ONNX_RERANK_CACHE"
 """Environment variable that moves the cache; by default it lies beside the hub's."""
 
-VERSION = 1
+VERSION = 2
 """Of the rewrite and its verification: raise it, and every cached graph is made again."""
 
 LARGEST_BYTES = 1_900_000_000
-"""Larger models are left alone: the copy couldn't be one file (protobuf ends at 2 GB), and a model of that size has so
-many layers that leaving out one gains 4 %."""
+"""Larger models are left alone: they can't be rewritten in memory (protobuf ends at 2 GB), and a model of that size has
+so many layers that leaving out one gains 4 %."""
+
+SMALLEST_OUTSIDE = 1024
+"""Bytes; smaller weights stay in the graph."""
+
+ALIGNMENT = 64
+"""Bytes; each weight begins at a multiple of a cache line."""
 
 LOCK_SECONDS = 600.0
 
@@ -51,9 +64,8 @@ LOCK_SECONDS = 600.0
 def optimized_path(onnx_path: str | Path, *, cache_dir: str | Path | None = None) -> Path | None:
     """A file with the same scores as ``onnx_path`` that computes only the first token in its last layer.
 
-    The first call on a file takes seconds, up to four times its size in memory, and its size once more on disk
-    (one file, external data included); later calls, also from other processes, read two small files. Processes may call
-    it at once.
+    The first call on a file takes seconds, up to four times its size in memory, and its size once more on disk; later
+    calls, also from other processes, read two small files. Processes may call it at once.
 
     Args:
         onnx_path: The user's graph; never changed.
@@ -142,14 +154,18 @@ def _usable_record(entry: Path) -> dict[str, Any] | None:
     try:
         if record is None or record["made_by"] != _made_by():
             return None
-        return record if not record["applies"] or _is_whole(entry / "model.onnx", record) else None
-    except (OSError, KeyError, TypeError):
+        return record if not record["applies"] or _is_whole(entry, record) else None
+    except (OSError, KeyError, TypeError, AttributeError):
         return None
 
 
-def _is_whole(copy: Path, record: dict[str, Any]) -> bool:
-    stamp = _stamp(copy)[:2]
-    return bool(stamp == record["stamp"] or (stamp[0] == record["stamp"][0] and _sha256(copy) == record["sha256"]))
+def _is_whole(entry: Path, record: dict[str, Any]) -> bool:
+    return all(_is_unchanged(entry / name, *known) for name, known in record["files"].items())
+
+
+def _is_unchanged(file: Path, stamp: list[int], sha256: str) -> bool:
+    found = _stamp(file)[:2]
+    return found == stamp or (found[0] == stamp[0] and _sha256(file) == sha256)
 
 
 def _build(source: Path, entry: Path) -> dict[str, Any]:
@@ -157,10 +173,10 @@ def _build(source: Path, entry: Path) -> dict[str, Any]:
     from onnx_rerank_integrations.extras.trial_runs import NotApplicable, ScoresMovedError
 
     for leftover in entry.glob("*.partial"):
-        leftover.unlink(missing_ok=True)
+        shutil.rmtree(leftover, ignore_errors=True)
     record: dict[str, Any] = {"made_by": _made_by(), "source": source.name, "applies": False, "reason": ""}
     try:
-        _write_copy(model, source, entry / "model.onnx")
+        names = _write_copy(model, source, entry)
     except NotApplicable as reason:
         record["reason"] = str(reason)
     except ScoresMovedError as reason:
@@ -172,28 +188,28 @@ def _build(source: Path, entry: Path) -> dict[str, Any]:
         logger.warning("optimizing %s failed, it is used as it is: %r", source, error, exc_info=True)
         record["reason"] = repr(error)
     else:
-        copy = entry / "model.onnx"
-        record |= {"applies": True, "stamp": _stamp(copy)[:2], "sha256": _sha256(copy)}
+        made = {name: (_stamp(entry / name)[:2], _sha256(entry / name)) for name in names}
+        record |= {"applies": True, "files": made}
+        for outdated in entry.glob("weights-*.bin"):
+            if outdated.name not in names:
+                outdated.unlink(missing_ok=True)
     _write_json(entry / "record.json", record)
     return record
 
 
-def _write_copy(model: onnx.ModelProto, source: Path, copy: Path) -> None:
-    """Rewrites the graph and writes it to ``copy``, if its scores are the original's."""
-    import onnx
-
+def _write_copy(model: onnx.ModelProto, source: Path, entry: Path) -> list[str]:
+    """Rewrites the graph and writes it to ``entry``, if its scores are the original's; gives the files' names."""
     from onnx_rerank_integrations.extras import first_token, trial_runs
 
     embed_external_data(model, source.parent)
     feeds = trial_runs.canary(model)
     rewritten = first_token.rewrite(model)
-    partial = copy.with_name(f"{uuid.uuid4().hex}.partial")
-    try:
-        onnx.save(rewritten, partial, format="protobuf")
-        trial_runs.verify(source, partial, feeds)
-        os.replace(partial, copy)
-    finally:
-        partial.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory(dir=entry, suffix=".partial") as folder:
+        names = write_with_weights_beside(rewritten, Path(folder))
+        trial_runs.verify(source, Path(folder) / "model.onnx", feeds)
+        for name in names:
+            os.replace(Path(folder) / name, entry / name)
+    return names
 
 
 @contextlib.contextmanager
@@ -265,3 +281,32 @@ def embed_external_data(model: onnx.ModelProto, folder: Path) -> None:
                 tensor.raw_data = file.read(int(place["length"]) if "length" in place else -1)
             tensor.ClearField("external_data")
             tensor.data_location = tensor.DEFAULT
+
+
+def write_with_weights_beside(model: onnx.ModelProto, folder: Path) -> list[str]:
+    """Writes ``model.onnx``, and its large weights to a file beside it that is named by its content.
+
+    Args:
+        model: The graph, its weights loaded; changed on the way.
+        folder: Where the files go.
+
+    Returns:
+        The files' names, the graph's last.
+    """
+    outside = [tensor for tensor in model.graph.initializer if len(tensor.raw_data) >= SMALLEST_OUTSIDE]
+    unnamed = folder / "weights.bin"
+    offsets: list[int] = []
+    with unnamed.open("wb") as file:
+        for tensor in outside:
+            file.write(bytes(-file.tell() % ALIGNMENT))
+            offsets.append(file.tell())
+            file.write(tensor.raw_data)
+    weights = unnamed.rename(folder / f"weights-{_sha256(unnamed)[:16]}.bin")
+    for tensor, offset in zip(outside, offsets, strict=True):
+        place = {"location": weights.name, "offset": offset, "length": len(tensor.raw_data)}
+        tensor.ClearField("raw_data")
+        tensor.data_location = tensor.EXTERNAL
+        for key, value in place.items():
+            tensor.external_data.add(key=key, value=str(value))
+    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    return [weights.name, "model.onnx"]
