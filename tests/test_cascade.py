@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import pickle
 from pathlib import Path
 
@@ -94,3 +95,35 @@ def test_one_model_or_something_else_is_no_cascade(small: TextCrossEncoder) -> N
         TextCrossEncoder.cascade([small], keep=[3])
     with pytest.raises(InputTypeError, match="int"):
         TextCrossEncoder.cascade([small, 3], keep=[3])  # type: ignore[list-item]
+
+
+def test_langchain_takes_a_cascade_for_a_model(cascade: Cascade) -> None:
+    pytest.importorskip("langchain_core", reason="needs the extra langchain")
+    from langchain_core.documents import Document
+
+    from onnx_rerank_integrations.langchain import OnnxRerank
+
+    documents = [Document(page_content=text) for text in DOCUMENTS]
+
+    kept = OnnxRerank(model=cascade).compress_documents(documents, "q")
+    awaited = asyncio.run(OnnxRerank(model=cascade).acompress_documents(documents, "q"))
+
+    assert [one.page_content for one in kept] == [one.text for one in cascade.rank("q", DOCUMENTS)]
+    assert kept == awaited
+
+
+def test_llama_index_takes_a_cascade_for_a_model(cascade: Cascade) -> None:
+    pytest.importorskip("llama_index.core", reason="needs the extra llama-index")
+    from llama_index.core.schema import NodeWithScore, TextNode
+
+    from onnx_rerank_integrations.llama_index import OnnxRerank
+
+    nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
+
+    rerank = OnnxRerank(model=cascade, activation="identity")
+    kept = rerank.postprocess_nodes(nodes, query_str="q")
+    awaited = asyncio.run(rerank.apostprocess_nodes(nodes, query_str="q"))
+
+    ranked = cascade.rank("q", DOCUMENTS)
+    assert [(one.text, one.score) for one in kept] == [(one.text, one.score) for one in ranked]
+    assert [one.text for one in kept] == [one.text for one in awaited]
