@@ -19,15 +19,18 @@ from pathlib import Path
 from benchmarks import pressure
 from benchmarks.contenders import Scorer, by_name
 from benchmarks.environments import VERSIONED
-from benchmarks.texts import WORKLOADS, Group, first_pairs, make_groups
+from benchmarks.texts import WORKLOADS, Group, make_calls, make_groups
 
 # The line that holds the result, among whatever a library prints.
 MARKER = "SAMPLE "
 
 WARM_UP_PAIRS = 100
-# Short calls are repeated until this much time is spent, and their median is the sample.
+WARM_UP_SEED = 1
+# Short calls are repeated until this much time is spent, and their median is the sample. Each has texts of its own, as
+# far as they are this many passages: what a library remembers of texts must not count twice.
 REPEAT_SECONDS = 1.0
 MOST_CALLS = 200
+PASSAGES = 2000
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,19 @@ def take(request: Request) -> Sample:
     """Measure in this process; call it once per process."""
     _limit_memory(request.memory_limit)
     since_start = time.time() - request.started
-    groups = make_groups(WORKLOADS[request.workload])
-    texts_bytes = sum(sys.getsizeof(text) for query, documents in groups for text in (query, *documents))
+    workload = WORKLOADS[request.workload]
+    calls = make_calls(workload, 1 if request.keep_scores else max(PASSAGES // workload.pairs, 1))
+    warm_up = make_groups(workload.first(WARM_UP_PAIRS), WARM_UP_SEED)
+    texts_bytes = sum(sys.getsizeof(text) for groups in calls for query, texts in groups for text in (query, *texts))
     _reset_peak()
     loading = time.perf_counter()
     score = by_name(request.contender).load(Path(request.folder), request.threads)
     score([("history of Angola", ["Angola won its independence in 1975."])])
     first_score_seconds = since_start + time.perf_counter() - loading
     if not request.keep_scores:
-        score(first_pairs(groups, WARM_UP_PAIRS))
+        score(warm_up)
     before = pressure.mark()
-    cpu, wall, scores = _time_calls(score, groups, once=request.keep_scores)
+    cpu, wall, scores = _time_calls(score, calls, once=request.keep_scores)
     after = pressure.mark()
     return Sample(
         cpu_seconds=statistics.median(cpu),
@@ -105,13 +110,14 @@ def take(request: Request) -> Sample:
     )
 
 
-def _time_calls(score: Scorer, groups: list[Group], *, once: bool) -> tuple[list[float], list[float], list[float]]:
-    """CPU and wall seconds of each call, and the scores; garbage collection stays on, as in a user's process."""
+def _time_calls(score: Scorer, calls: list[list[Group]], *, once: bool) -> tuple[list[float], list[float], list[float]]:
+    """CPU and wall seconds of each call, and the last one's scores; the garbage collector stays on, as for users."""
     gc.collect()
     cpu: list[float] = []
     wall: list[float] = []
     scores: list[float] = []
     while not wall or (not once and sum(wall) < REPEAT_SECONDS and len(wall) < MOST_CALLS):
+        groups = calls[len(wall) % len(calls)]
         cpu_start, wall_start = time.process_time(), time.perf_counter()
         scores = score(groups)
         wall.append(time.perf_counter() - wall_start)

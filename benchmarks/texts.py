@@ -2,7 +2,7 @@
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -35,6 +35,16 @@ class Workload:
     def is_memory(self) -> bool:
         """Whether it is there to show memory and linearity, and not speed."""
         return self.name.startswith("M-")
+
+    @property
+    def pairs(self) -> int:
+        """Pairs of one call."""
+        return self.queries * self.documents
+
+    def first(self, pairs: int) -> "Workload":
+        """The same kind of texts, of about so many pairs at most."""
+        documents = min(self.documents, pairs)
+        return replace(self, documents=documents, queries=min(self.queries, max(pairs // documents, 1)))
 
     def __str__(self) -> str:
         query = "query" if self.queries == 1 else "queries"
@@ -74,7 +84,12 @@ def prose() -> list[tuple[str, str]]:
 
 
 def make_groups(workload: Workload, seed: int = 0) -> list[Group]:
-    """The queries and passages of a workload: equal for equal arguments, and no passage twice.
+    """The queries and passages of one call."""
+    return make_calls(workload, 1, seed)[0]
+
+
+def make_calls(workload: Workload, count: int, seed: int = 0) -> list[list[Group]]:
+    """The texts of several calls: equal for equal arguments, no passage twice, and in each call the same word counts.
 
     A passage starts where a sentence starts and runs on, into the next paragraph if need be, until it has its words.
     Passages of large workloads overlap, but no two are equal.
@@ -84,6 +99,7 @@ def make_groups(workload: Workload, seed: int = 0) -> list[Group]:
     chance.shuffle(paragraphs)
     words = [word for _, paragraph in paragraphs for word in paragraph.split()]
     fewest, most = workload.words
+    lengths = [[chance.randint(fewest, most) for _ in range(workload.documents)] for _ in range(workload.queries)]
     starts = [
         place + 1
         for place, word in enumerate(words[: -most - 1])
@@ -91,9 +107,9 @@ def make_groups(workload: Workload, seed: int = 0) -> list[Group]:
     ]
     seen: set[str] = set()
 
-    def next_passage() -> str:
+    def next_passage(length: int) -> str:
         while True:
-            start, length = chance.choice(starts), chance.randint(fewest, most)
+            start = chance.choice(starts)
             passage = " ".join(words[start : start + length])
             if passage not in seen:
                 seen.add(passage)
@@ -102,14 +118,4 @@ def make_groups(workload: Workload, seed: int = 0) -> list[Group]:
     def next_query() -> str:
         return chance.choice(QUESTIONS).format(chance.choice(paragraphs)[0])
 
-    return [(next_query(), [next_passage() for _ in range(workload.documents)]) for _ in range(workload.queries)]
-
-
-def first_pairs(groups: list[Group], count: int) -> list[Group]:
-    """The same groups, cut after `count` pairs."""
-    kept: list[Group] = []
-    for query, documents in groups:
-        if count > 0:
-            kept.append((query, documents[:count]))
-        count -= len(documents)
-    return kept
+    return [[(next_query(), [next_passage(length) for length in group]) for group in lengths] for _ in range(count)]

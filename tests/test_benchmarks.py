@@ -67,9 +67,17 @@ class TestTexts:
         assert max(lengths) == 100
         assert len({document for _, documents in groups for document in documents}) == 64 * 32
 
-    def test_the_first_pairs_of_groups_are_cut_across_them(self):
-        groups = [("a", ["1", "2"]), ("b", ["3", "4"]), ("c", ["5"])]
-        assert texts.first_pairs(groups, 3) == [("a", ["1", "2"]), ("b", ["3"])]
+    def test_calls_have_texts_of_their_own_and_the_same_word_counts(self):
+        one, other = texts.make_calls(texts.WORKLOADS["W4"], 2)
+        assert one == texts.make_groups(texts.WORKLOADS["W4"])
+        assert not {*one[0][1]} & {*other[0][1]}
+        assert [len(text.split()) for text in one[0][1]] == [len(text.split()) for text in other[0][1]]
+
+    @pytest.mark.parametrize(("name", "shape"), [("W1", (1, 50)), ("W3", (1, 32)), ("W3-8", (1, 32)), ("W4", (1, 10))])
+    def test_a_smaller_workload_of_the_same_kind(self, name: str, shape: tuple[int, int]):
+        small = texts.WORKLOADS[name].first(50)
+        assert (small.queries, small.documents) == shape
+        assert small.words == texts.WORKLOADS[name].words
 
 
 class TestPressure:
@@ -234,7 +242,7 @@ def test_a_quick_run_on_a_real_model_writes_table_plot_and_results(tmp_path, mon
     # given a model of one small layer
     for module in ("torch", "transformers", "matplotlib", "onnx", "fastembed"):
         pytest.importorskip(module)
-    size = models.ModelSize("micro", "XLM-R", 1, 32, 2, 64, 8_000, ("W4",))
+    size = models.ModelSize("micro", "XLM-R", 2, 32, 2, 64, 8_000, ("W4",))
     monkeypatch.setattr(models, "MODELS", tmp_path)
     monkeypatch.setattr(models, "SIZES", {"micro": size})
     monkeypatch.setattr(report, "SIZES", {"micro": size})
