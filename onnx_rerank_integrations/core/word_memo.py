@@ -18,8 +18,8 @@ class WordMemo:
     """Token ids of texts in which a space always parts tokens and changes nothing around it.
 
     Few words make up most of a text, so most of the tokenizer's work becomes a lookup: about seven times faster than
-    the tokenizers library on English prose once a few hundred passages were seen (benchmarks/README.md), as fast as it
-    before. Any number of threads may use one memo.
+    the tokenizers library on English prose once a thousand passages were read; the first hundred take a fifth longer
+    (benchmarks/README.md). Any number of threads may use one memo.
 
     Args:
         encode: Gives the token ids (length,) int32 of each of many texts.
