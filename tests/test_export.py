@@ -93,3 +93,15 @@ def test_the_configs_are_complete_for_other_loaders(tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
     assert settings["model_max_length"] == model.config.max_position_embeddings == 64
     assert json.loads((tmp_path / "out" / "special_tokens_map.json").read_text())["pad_token"] == "[PAD]"
+
+
+def test_the_length_a_tokenizer_was_last_set_to_does_not_cut_the_exported_model(tmp_path: Path) -> None:
+    model, tokenizer = build("bert")
+    model.save_pretrained(tmp_path / "trained")
+    tokenizer.save_pretrained(tmp_path / "trained")
+    path = tmp_path / "trained" / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 8}))
+
+    export(str(tmp_path / "trained"), tmp_path / "out")
+
+    assert TextCrossEncoder(tmp_path / "out").load().max_length == tokenizer.model_max_length

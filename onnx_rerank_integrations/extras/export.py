@@ -170,12 +170,16 @@ def folder_when_done(out: Path) -> Iterator[Path]:
 
 
 def _complete_configs(folder: Path, original: Any, tokenizer: Any) -> None:
-    """Adds what other loaders ask for: the special tokens' map, and a length that is no 1e30."""
+    """Adds what other loaders ask for: the special tokens' map, and a length that is no 1e30.
+
+    ``max_length`` is what the tokenizer was last set to. transformers doesn't read it, FastEmbed and this package do.
+    """
     special = {name: str(token) for name, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2, ensure_ascii=False), encoding="utf-8")
     path = folder / "tokenizer_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["model_max_length"] = tokenizer.model_max_length
+    settings.pop("max_length", None)
     path.write_text(json.dumps(settings, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
