@@ -36,7 +36,7 @@ class Lanes:
     """A session's threads, shared by all who call it.
 
     Batches run side by side where there are enough, each on one thread, so that none waits for another at the end of
-    each operator: with two threads 1.1 to 1.4 times faster than all threads on one batch after the other
+    each operator: with two threads 1.0 to 1.4 times as fast as all threads on one batch after the other
     (benchmarks/README.md). Where pairs are fewer than half of the threads, all threads share each batch.
 
     Args:
