@@ -54,5 +54,5 @@ def test_windows_read_no_further_than_they_give() -> None:
 def test_deduplicate_keeps_first_appearances() -> None:
     firsts, inverse = deduplicate(["b", "a", "b", "c", "a"])
 
-    assert firsts == [0, 1, 3]
+    assert firsts.tolist() == [0, 1, 3]
     assert inverse.tolist() == [0, 1, 0, 2, 1]

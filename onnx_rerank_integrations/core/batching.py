@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
-WINDOW_PAIRS = 2048
+WINDOW_PAIRS = 1024
 """Pairs that are tokenized and sorted together. More saves little padding; the tokens of all would take memory."""
 
 LARGEST_PADDING, SMALLEST_PADDING = 0.1, 8
@@ -52,14 +52,9 @@ def windows(items: Iterable[Item], size: int = WINDOW_PAIRS) -> Iterator[list[It
         yield window
 
 
-def deduplicate(items: Iterable[Hashable]) -> tuple[list[int], NDArray[np.intp]]:
-    """Where each of M distinct items first stands, and for each of the N items its place among the distinct, (N,)."""
-    places: dict[Hashable, int] = {}
-    firsts: list[int] = []
-    inverse: list[int] = []
-    for index, item in enumerate(items):
-        place = places.setdefault(item, len(places))
-        if place == len(firsts):
-            firsts.append(index)
-        inverse.append(place)
-    return firsts, np.array(inverse, dtype=np.intp)
+def deduplicate(items: Iterable[Hashable]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Where each of M distinct items first stands, (M,), and for each of N items its place among the distinct, (N,)."""
+    first: dict[Hashable, int] = {}
+    stands = [first.setdefault(item, index) for index, item in enumerate(items)]
+    firsts = np.fromiter(first.values(), dtype=np.intp, count=len(first))
+    return firsts, np.searchsorted(firsts, stands)
