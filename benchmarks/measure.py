@@ -18,8 +18,7 @@ from benchmarks.contenders import REFERENCE, Contender, fastembed
 from benchmarks.sample import MARKER, Request, Sample, environment
 from benchmarks.texts import WORKLOADS
 
-# Above this share of its time in which somebody waited for a CPU a sample is taken again. Chosen, not measured: what
-# a sample causes by itself on quiet cores must lie well below it. On a shared machine shares of 0.4-1.0 were seen.
+# Above this share of its time in which others kept it from a CPU a sample is taken again. Chosen, not measured.
 MOST_PRESSURE = 0.10
 # CPU seconds are read at 1 thread, wall clock at 2.
 THREADS = (1, 2)

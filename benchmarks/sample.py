@@ -63,7 +63,7 @@ class Sample:
             less what making the texts took.
         peak_bytes: Largest resident size from before the contender's import to the end, texts included.
         texts_bytes: What the texts themselves take in the process.
-        pressure: Share of the timed span in which somebody waited for a CPU; None where the kernel doesn't say.
+        pressure: Share of the timed span in which others kept it from a CPU; None where the kernel doesn't say.
         scores: What the contender gave, where asked for.
         versions: Libraries of the environment.
     """

@@ -89,15 +89,22 @@ class TestPressure:
         with pytest.raises(ValueError, match="some"):
             pressure.parse_pressure("full avg10=0.00 total=7\n")
 
-    def test_stolen_time_is_the_eighth_of_the_summary(self):
-        assert pressure.parse_stolen("cpu  10 1 20 300 4 0 6 250 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n") == 2.5
+    def test_busy_and_stolen_time_are_read_from_the_summary(self):
+        assert pressure.parse_stat("cpu  10 1 20 300 4 5 6 250 0 0\ncpu0 1 1 1 1 1 1 1 1 1 1\n") == (0.42, 2.5)
 
-    def test_waiting_and_stolen_time_count_against_the_elapsed(self):
-        before = pressure.PressureMark(10.0, 1.0, 5.0)
-        assert pressure.share(before, pressure.PressureMark(20.0, 2.0, 5.5)) == pytest.approx(0.15)
+    def test_waiting_while_others_ran_and_stolen_time_count_against_the_elapsed(self):
+        before = pressure.PressureMark(10.0, 3.0, 1.0, 100.0, 5.0)
+        after = pressure.PressureMark(20.0, 9.0, 2.0, 108.0, 5.5)
+        assert pressure.share(before, after) == pytest.approx((1.0 + 0.5) / 10)
+
+    def test_a_process_whose_own_threads_wait_for_each_other_is_alone(self):
+        before = pressure.PressureMark(10.0, 3.0, 1.0, 100.0, 5.0)
+        after = pressure.PressureMark(20.0, 22.8, 8.0, 120.0, 5.0)
+        assert pressure.share(before, after) == pytest.approx(0.02)
 
     def test_where_the_kernel_counts_nothing_nothing_is_claimed(self):
-        assert pressure.share(pressure.PressureMark(1.0, None, None), pressure.PressureMark(2.0, None, None)) is None
+        before, after = (pressure.PressureMark(seconds, 0.0, None, 0.0, 0.0) for seconds in (1.0, 2.0))
+        assert pressure.share(before, after) is None
 
 
 class TestRetries:
