@@ -270,3 +270,37 @@ def test_a_quick_run_on_a_real_model_writes_table_plot_and_results(tmp_path, mon
     assert {one["contender"] for one in results["checks"] if one["passed"]} == {"ours", "fastembed@64"}
     assert "this package, plain graph" in (out / "table.md").read_text()
     assert (out / "plot.png").stat().st_size > 1_000
+
+
+def test_a_pair_is_scored_by_the_cosine_of_the_two_embeddings_that_a_sentence_model_gives_alone(tmp_path):
+    # given a small BERT of random weights
+    for module in ("torch", "transformers", "onnx"):
+        pytest.importorskip(module)
+    import torch
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    from benchmarks import pair_embeddings
+    from onnx_rerank_integrations import TextCrossEncoder
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    bert = BertModel(BertConfig(vocab_size=30_522, initializer_range=0.2, **shape)).eval()
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer = Tokenizer.from_file(str(models.EMBEDDED / "tokenizer.json"))
+    tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
+
+    # when its graph of pairs scores texts of several lengths, in one batch
+    pair_embeddings.write(tmp_path / "bert", tmp_path / "pairs")
+    query = "Where do bees live?"
+    documents = ["In a hive.", "Soup is eaten warm, and in winter with bread.", "A bee has five eyes."]
+    scores = TextCrossEncoder(tmp_path / "pairs").rerank(query, documents)
+
+    # then each is the cosine of two mean-pooled embeddings
+    def embedding(text: str) -> torch.Tensor:
+        ids = torch.tensor([tokenizer.encode(text).ids])
+        return bert(input_ids=ids).last_hidden_state.detach().mean(1)
+
+    expected = [torch.cosine_similarity(embedding(query), embedding(document)).item() for document in documents]
+    assert scores == pytest.approx([pair_embeddings.SCALE * one for one in expected], abs=1e-4)
+    assert max(expected) - min(expected) > 0.01
