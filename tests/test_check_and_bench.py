@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,9 +88,22 @@ def test_bench_counts_what_it_ran() -> None:
     assert speed.tokens == encoder.token_count((bench.QUERY, passage) for passage in passages)
     assert speed.documents_per_second == pytest.approx(10 / speed.p50)
     assert 0 < speed.p50 <= speed.p99
+    assert speed.peak_memory is not None
     assert speed.peak_memory > 10**7
     with pytest.raises(InputValueError, match="no documents"):
         bench.bench(encoder, [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the inherited figure is to be had")
+def test_peak_memory_is_this_process_own_and_not_its_parents() -> None:
+    size = 300_000_000
+    held = bytearray(b"x") * size  # by this process, the parent
+    code = "from onnx_rerank_integrations.extras.bench import peak_memory; print(peak_memory())"
+
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    del held
+    assert 10**7 < int(child.stdout) < size
 
 
 def test_bench_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

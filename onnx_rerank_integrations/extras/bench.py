@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from pathlib import Path
 
 import numpy as np
 
@@ -29,7 +29,8 @@ class Speed:
         tokens_per_second: By the median call.
         p50: Median seconds of a call.
         p99: Seconds that 99 of 100 calls stay below.
-        peak_memory: Most bytes this process has held since it began, the model included.
+        peak_memory: Most bytes this process has held since it began, the model included; None where the system doesn't
+            say.
     """
 
     documents: int
@@ -39,7 +40,7 @@ class Speed:
     tokens_per_second: float
     p50: float
     p99: float
-    peak_memory: int
+    peak_memory: int | None
 
 
 def bench(
@@ -53,6 +54,9 @@ def bench(
     parallel: int | None = None,
 ) -> Speed:
     """Ranks the documents again and again.
+
+    The texts are the same in each call, so their words are known to the tokenizer, as those of a language are to a
+    service that has run for a while.
 
     Args:
         encoder: The model.
@@ -88,8 +92,17 @@ def bench(
     )
 
 
-def peak_memory() -> int:
-    """Bytes. Linux counts in kibibytes, macOS in bytes."""
+def peak_memory() -> int | None:
+    """Most bytes this process has held; None where the system doesn't say (Windows)."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `ru_maxrss` begins with what the parent process held
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
