@@ -10,6 +10,7 @@ import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
 from onnx_rerank_integrations.core.lanes import FEW_TOKENS, Lanes, Way
+from onnx_rerank_integrations.core.onnx_cross_encoder import LEXICAL_TOKEN_BUDGET
 from onnx_rerank_integrations.core.session import TOKENS_PER_THREAD, InferenceSession, run_bound
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
@@ -83,6 +84,13 @@ def test_how_batches_share_the_threads() -> None:
     assert way(4, 100, 20_000, parallel=1) == Way(lanes=1, all_threads=True, token_budget=4 * TOKENS_PER_THREAD)
     assert way(1, 100, 20_000, parallel=3) == Way(lanes=3, all_threads=False, token_budget=TOKENS_PER_THREAD)
     assert way(4, 100, 20_000, budget=64) == Way(lanes=4, all_threads=False, token_budget=64)
+
+
+def test_a_small_call_of_the_embedded_model_is_one_batch_on_one_thread() -> None:
+    lanes = TextCrossEncoder("embedded", threads=2).load()._lanes
+
+    assert lanes.way(10, 400, None) == Way(lanes=1, all_threads=False, token_budget=LEXICAL_TOKEN_BUDGET)
+    assert lanes.way(100, 20_000, None).lanes == 2
 
 
 def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEncoder) -> None:

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from onnx_rerank_integrations.core import word_memo
-from onnx_rerank_integrations.core.tokenization import clean, reads_word_by_word, token_ids_function
+from onnx_rerank_integrations.core.tokenization import (
+    FEW_WORDS,
+    clean,
+    encode_words,
+    reads_word_by_word,
+    token_ids_function,
+)
 from onnx_rerank_integrations.core.word_memo import WordMemo
 from tests.toy import make_toy
 
@@ -75,6 +81,16 @@ def test_only_a_tokenizer_that_reads_word_by_word_has_a_memory(tmp_path: Path) -
 
     assert reads_word_by_word(bert())
     assert not any(map(reads_word_by_word, (toy, stripping, spaced, widened)))
+
+
+def test_many_new_words_at_once_have_the_ids_of_a_few_at_a_time() -> None:
+    words = ["".join(letters) for letters in itertools.product("abc", repeat=5)]
+    assert len(words) > FEW_WORDS
+
+    at_once, few = encode_words(bert(), words), [encode_words(bert(), [word])[0] for word in words]
+
+    assert [ids.tolist() for ids in at_once] == [ids.tolist() for ids in few]
+    assert len({tuple(ids.tolist()) for ids in few}) > 100
 
 
 class Counting:

@@ -14,7 +14,7 @@ Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 FEW_TOKENS = 64
-"""A call of no more runs on one thread: to open the model for all of them, a second time, wouldn't be worth it."""
+"""For a call of no more it wouldn't be worth it to open the model for all threads, a second time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +42,20 @@ class Lanes:
     Args:
         session: What the batches run on.
         token_budget: Padded tokens of a batch; None for what suits the session.
+        few_tokens: A call of no more runs on one thread.
     """
 
-    def __init__(self, session: Session, token_budget: int | None = None) -> None:
+    def __init__(self, session: Session, token_budget: int | None = None, few_tokens: int = FEW_TOKENS) -> None:
         self._session = session
         self._token_budget = token_budget
+        self._few_tokens = few_tokens
         self._lock = threading.Lock()
         self._workers: dict[int, Workers] = {}
 
     def way(self, pairs: int, tokens: int, parallel: int | None) -> Way:
         """For so many pairs, of so many tokens together; `parallel` as callers give it."""
         lanes = self._session.lanes if parallel is None else parallel or available_cpus()
-        few = tokens <= FEW_TOKENS
+        few = tokens <= self._few_tokens
         if few or lanes >= 2 * pairs:
             lanes = 1
         all_threads = lanes == 1 and not few

@@ -121,7 +121,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             idle_threads=idle_threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
-        self._lanes = Lanes(self._session, token_budget or (LEXICAL_TOKEN_BUDGET if lexical else None))
+        if lexical:
+            self._lanes = Lanes(self._session, token_budget or LEXICAL_TOKEN_BUDGET, LEXICAL_TOKEN_BUDGET)
+        else:
+            self._lanes = Lanes(self._session, token_budget)
         self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
         self._head = head if self._session.graph.output_rank == 3 else None
         self._tokenizer = PairTokenizer(

@@ -38,6 +38,10 @@ PROMPT_QUERY_SHARE = 0.75
 WINDOW_OVERLAP = 0.25
 """Windows of a long document share this part of their document tokens with the one before."""
 
+FEW_WORDS = 128
+"""So many words are encoded sooner one by one than by the library's threads, which have to be woken first: 16 words in
+0.12 ms against 0.29, 128 in 0.82 against 1.02, 256 in 1.50 against 1.17, measured with two threads."""
+
 CLIP_CHARACTERS_PER_TOKEN = 16
 """A first guess of how many characters fill a token at most; English prose has about 4.5."""
 
@@ -310,8 +314,9 @@ TokenIds = Callable[[Sequence[str]], list[NDArray[np.int32]]]
 
 def token_ids_function(tokenizer: Any) -> TokenIds:
     """The tokenizer's own, behind a memory of words where that gives the same ids."""
-    encode = partial(encode_whole, tokenizer)
-    return WordMemo(encode) if reads_word_by_word(tokenizer) else encode
+    if reads_word_by_word(tokenizer):
+        return WordMemo(partial(encode_words, tokenizer))
+    return partial(encode_whole, tokenizer)
 
 
 def reads_word_by_word(tokenizer: Any) -> bool:
@@ -331,6 +336,13 @@ def encode_whole(tokenizer: Any, texts: Sequence[str]) -> list[NDArray[np.int32]
     """Token ids of whole texts, without special tokens."""
     encodings = tokenizer.encode_batch_fast(texts, add_special_tokens=False)
     return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
+
+
+def encode_words(tokenizer: Any, words: Sequence[str]) -> list[NDArray[np.int32]]:
+    """Token ids of single words, without special tokens."""
+    if len(words) > FEW_WORDS:
+        return encode_whole(tokenizer, words)
+    return [np.array(tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32) for word in words]
 
 
 def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> list[NDArray[np.int32]]:
