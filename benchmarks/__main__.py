@@ -102,17 +102,14 @@ def describe_tokens(folder: Path, workload: str) -> dict[str, float]:
 def open_log(out: Path, options: argparse.Namespace) -> Log:
     """The folder's earlier results where they are to be kept, else an empty log of this machine."""
     path = out / "results.json"
-    rounds = 1 if options.quick else options.rounds
     if options.resume and path.exists():
         log = Log.read(path)
         if log.about["machine"] != machine.describe():
             raise SystemExit(f"{path} was measured on another machine; choose another --out.")
-        log.about["rounds"] = max(rounds, log.about["rounds"])
         return log
     about = {
         "date": datetime.date.today().isoformat(),
         "machine": machine.describe(),
-        "rounds": rounds,
         "models": {},
         "tokens": {},
         "versions": {},

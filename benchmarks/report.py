@@ -152,12 +152,17 @@ def memory_table(measurements: Iterable[Measurement], model: str) -> str:
     return "\n".join(lines)
 
 
+def rounds_of(measurements: Sequence[Measurement], model: str, workload: str) -> int:
+    """How many rounds were begun."""
+    return 1 + max(one.round for one in measurements if (one.model, one.workload) == (model, workload))
+
+
 def document(log: Log) -> str:
     """The whole report in Markdown."""
     about = log.about
     parts = [
         "# Benchmark",
-        f"Machine: {machine.one_line(about['machine'])}. {about['date']}, {about['rounds']} rounds.",
+        f"Machine: {machine.one_line(about['machine'])}. {about['date']}.",
         *(f"Versions ({name}): {_listed(versions)}." for name, versions in about["versions"].items()),
         "CPU seconds of the whole process at 1 thread, wall clock at 2; medians. `x default` and `x best`: times faster"
         " than FastEmbed at its default batch size and at its best one. `~`: no round without pressure from other"
@@ -171,7 +176,9 @@ def document(log: Log) -> str:
         for workload in (one for one in WORKLOADS.values() if (model, one.name) in measured and not one.is_memory):
             tokens = about["tokens"][f"{model} {workload.name}"]
             parts.append(f"## {model} ({size}), {workload.name}")
-            parts.append(f"{workload}; tokens per pair {tokens['mean']:.0f} on average, {tokens['p95']} at p95.")
+            rounds = rounds_of(log.measurements, model, workload.name)
+            lengths = f"tokens per pair {tokens['mean']:.0f} on average, {tokens['p95']} at p95"
+            parts.append(f"{workload}; {lengths}; rounds: {rounds}.")
             rows = rows_of(log.measurements, model, workload.name)
             flops = SIZES[model].useful_flops(tokens["total"], tokens["squares"])
             parts.append(speed_table(rows, flops, about["limit"]["1"]))
