@@ -7,7 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -305,7 +305,8 @@ class Bench:
         except FailedSampleError as error:
             self.log.skip(self.model, self.workload, contender.name, str(error))
             return None
-        measurement = Measurement(*key, tries, noisy, sample)
+        # The log holds the versions of each environment once.
+        measurement = Measurement(*key, tries, noisy, replace(sample, versions={}))
         self.log.add(measurement)
         print(f"  {measurement}", flush=True)
         return measurement
