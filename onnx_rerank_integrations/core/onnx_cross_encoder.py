@@ -17,7 +17,7 @@ from onnx_rerank_integrations.core.batching import deduplicate, plan, windows
 from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
-from onnx_rerank_integrations.core.lanes import Lanes
+from onnx_rerank_integrations.core.lanes import FEW_TOKENS, Lanes
 from onnx_rerank_integrations.core.limits import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.modular_head import read_modular_head
 from onnx_rerank_integrations.core.onnx_format import operators
@@ -122,9 +122,8 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
         if lexical:
-            self._lanes = Lanes(self._session, token_budget or LEXICAL_TOKEN_BUDGET, LEXICAL_TOKEN_BUDGET)
-        else:
-            self._lanes = Lanes(self._session, token_budget)
+            token_budget = token_budget or LEXICAL_TOKEN_BUDGET
+        self._lanes = Lanes(self._session, token_budget, few_tokens=LEXICAL_TOKEN_BUDGET if lexical else FEW_TOKENS)
         self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
         self._head = head if self._session.graph.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
