@@ -141,7 +141,7 @@ def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
 
 def _require_first_token_graph(folder: Path) -> None:
     """The package falls back to the plain graph, as it should; a figure under this name must not."""
-    from onnx_rerank_integrations.extras.optimize import optimized_path
+    from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 
     if optimized_path(folder / "onnx" / "model.onnx") is None:
         raise RuntimeError("this model's graph has no first-token copy")

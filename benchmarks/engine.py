@@ -19,10 +19,9 @@ from benchmarks import models
 from benchmarks.sample import environment
 from benchmarks.texts import WORKLOADS, make_calls, make_groups
 from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder, TextCrossEncoder
-from onnx_rerank_integrations.core.tokenization import encode_whole, load_tokenizer
-from onnx_rerank_integrations.core.word_memo import WordMemo
+from onnx_rerank_integrations.core.graphs.optimized import write_with_weights_beside
+from onnx_rerank_integrations.core.tokens.texts import WordMemo, encode_whole, load_tokenizer
 from onnx_rerank_integrations.extras.markdown import markdown_table
-from onnx_rerank_integrations.extras.optimize import write_with_weights_beside
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
 SEARCHED = {"embedded": ("W1", "W2"), "tiny": ("W1", "W2"), "minilm": ("W1",), "xlmr": ("W1-20",)}
@@ -33,7 +32,7 @@ OPEN = """
 import sys, time
 from pathlib import Path
 import numpy, onnxruntime
-from onnx_rerank_integrations.core.session import InferenceSession
+from onnx_rerank_integrations.core.engine.onnxruntime import InferenceSession
 start = time.perf_counter()
 session = InferenceSession(Path(sys.argv[1]), threads=1)
 seconds = time.perf_counter() - start

@@ -21,16 +21,17 @@ from pydantic import (
     field_validator,
 )
 
-from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads
+from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Optimize, Precision
 from onnx_rerank_integrations.core.scoring import Activation
-from onnx_rerank_integrations.core.session import IdleThreads
-from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
+from onnx_rerank_integrations.core.tokens.pairs import LongDocuments, Truncation
+from onnx_rerank_integrations.core.tokens.texts import SpecialTokensInText
 from onnx_rerank_integrations.core.types import RankedDocument
-from onnx_rerank_integrations.core.workers import Workers
 
 Result = TypeVar("Result")
 

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_rerank_integrations.core.batching import deduplicate, plan, windows
+from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 
 lengths = st.lists(st.integers(1, 600), max_size=200)
 
@@ -47,7 +47,7 @@ def test_equal_lengths_keep_their_order() -> None:
 def test_windows_read_no_further_than_they_give() -> None:
     endless = iter(range(10**9))
 
-    assert next(windows(endless, 3)) == [0, 1, 2]
+    assert next(chunks(endless, 3)) == [0, 1, 2]
     assert next(endless) == 3
 
 

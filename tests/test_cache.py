@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ScoreError, TextCrossEncoder
-from onnx_rerank_integrations.core.cache import DiskCache, MemoryCache, pair_keys
+from onnx_rerank_integrations.core.score_cache import DiskCache, MemoryCache, pair_keys
 from tests.toy import make_toy, toy_score
 
 DOCUMENTS = ["b c", "z", "", "b c", "k"]

@@ -41,7 +41,7 @@ def test_a_difference_is_shown_and_fails(reference: Path, capsys: pytest.Capture
 
 
 def test_a_model_without_published_scores_says_which_have_some(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "embedded"]) == 1
+    assert main(["check", "lexical"]) == 1
     assert "Xenova/ms-marco-MiniLM-L-6-v2" in capsys.readouterr().err
 
 
@@ -51,7 +51,7 @@ def test_a_line_that_is_no_record_is_named(line: str, tmp_path: Path) -> None:
     path.write_text('{"query": "a", "document": "b", "score": 1}\n\n' + line)
 
     with pytest.raises(InputValueError, match=r"scores\.jsonl, line 3"):
-        check.read_reference(path, "embedded", activation="identity", tolerance=1e-3)
+        check.read_reference(path, "lexical", activation="identity", tolerance=1e-3)
 
 
 @pytest.mark.hub
@@ -78,7 +78,7 @@ def test_published_scores_are_whole() -> None:
 
 
 def test_bench_counts_what_it_ran() -> None:
-    encoder = TextCrossEncoder("embedded")
+    encoder = TextCrossEncoder("lexical")
     passages = bench.sample_passages(10)
 
     speed = bench.bench(encoder, passages, seconds=0, calls=3)
@@ -108,7 +108,7 @@ def test_peak_memory_is_this_process_own_and_not_its_parents() -> None:
 
 def test_bench_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "passages.txt").write_text("one passage\n\nanother passage\n")
-    arguments = ["bench", "--model", "embedded", "--seconds", "0", "--documents", str(tmp_path / "passages.txt")]
+    arguments = ["bench", "--model", "lexical", "--seconds", "0", "--documents", str(tmp_path / "passages.txt")]
 
     assert main(arguments) == 0
     assert "| documents per call | 2 |" in capsys.readouterr().out

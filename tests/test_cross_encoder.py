@@ -31,8 +31,8 @@ from onnx_rerank_integrations import (
     TextCrossEncoderBase,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.scoring import Floats
-from onnx_rerank_integrations.core.session import available_cpus
 from tests.toy import VALUES, make_toy, toy_score, toy_tokenizer
 
 DOCUMENTS = ["b c", "z", "", "a a a a a a", "b c", "k"]

@@ -20,7 +20,7 @@ import pytest
 from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
-from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
+from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
 from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, chosen_text
 from tests.toy import make_toy, toy_score
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
-from onnx_rerank_integrations.core.lanes import FEW_TOKENS, Lanes, Way
+from onnx_rerank_integrations.core.engine.onnxruntime import TOKENS_PER_THREAD, InferenceSession, run_bound
+from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.onnx_cross_encoder import LEXICAL_TOKEN_BUDGET
-from onnx_rerank_integrations.core.session import TOKENS_PER_THREAD, InferenceSession, run_bound
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -87,7 +87,7 @@ def test_how_batches_share_the_threads() -> None:
 
 
 def test_a_small_call_of_the_embedded_model_is_one_batch_on_one_thread() -> None:
-    lanes = TextCrossEncoder("embedded", threads=2).load()._lanes
+    lanes = TextCrossEncoder("lexical", threads=2).load()._lanes
 
     assert lanes.way(10, 400, None) == Way(lanes=1, all_threads=False, token_budget=LEXICAL_TOKEN_BUDGET)
     assert lanes.way(100, 20_000, None).lanes == 2
@@ -157,7 +157,7 @@ def test_a_run_with_its_output_bound_to_a_device_gives_the_same_logits(bert: Tex
     session = encoder._session
     assert isinstance(session, InferenceSession)
 
-    bound = run_bound(session._live(1), session.graph.feeds(arrays), session.graph.output_name, device="cpu")
+    bound = run_bound(session._live(1), session.signature.feeds(arrays), session.signature.output_name, device="cpu")
 
     assert np.array_equal(bound, session.run(arrays))
 

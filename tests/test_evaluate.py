@@ -403,7 +403,7 @@ def test_the_command_prints_the_table_and_writes_the_four_files(tmp_path: Path, 
 
 def test_the_command_says_which_extra_is_missing_before_it_works(tmp_path: Path) -> None:
     code = "import sys; sys.modules['ir_measures'] = None\nfrom onnx_rerank_integrations.extras.cli import main\n"
-    code += f"sys.exit(main(['evaluate', {str(tmp_path)!r}, '-m', 'embedded']))"
+    code += f"sys.exit(main(['evaluate', {str(tmp_path)!r}, '-m', 'lexical']))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
 

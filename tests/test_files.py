@@ -14,7 +14,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from onnx_rerank_integrations.core import files, variants
 from onnx_rerank_integrations.core.errors import (
     InputTypeError,
     InputValueError,
@@ -22,7 +21,8 @@ from onnx_rerank_integrations.core.errors import (
     ModelNotFoundError,
     UnknownModelError,
 )
-from onnx_rerank_integrations.core.external_data import is_accepted
+from onnx_rerank_integrations.core.model import files, registry, variants
+from onnx_rerank_integrations.core.model.external_data import is_accepted
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
 from tests.onnx_files import graph, model_files, run, write
 
@@ -65,7 +65,8 @@ def test_a_folder_without_configuration_has_an_empty_one(tmp_path: Path) -> None
 
 def test_the_embedded_model_is_a_folder_of_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path, model_files(folder=""))
-    monkeypatch.setattr(files, "_EMBEDDED_FOLDER", folder)
+    monkeypatch.setattr(files, "_PACKAGED_MODELS", folder.parent)
+    monkeypatch.setitem(registry.PACKAGED, "embedded", folder.name)
 
     found = files.locate("Embedded")
 
@@ -75,7 +76,7 @@ def test_the_embedded_model_is_a_folder_of_the_package(tmp_path: Path, monkeypat
 
 
 def test_an_installation_that_lost_the_embedded_model_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_EMBEDDED_FOLDER", tmp_path / "gone")
+    monkeypatch.setattr(files, "_PACKAGED_MODELS", tmp_path / "gone")
 
     with pytest.raises(ModelNotFoundError, match="install the package again"):
         files.locate("embedded")
@@ -160,7 +161,7 @@ def test_a_malformed_argument_is_refused_before_anything_is_asked_of_a_hub(
 
 def test_importing_the_files_does_not_import_huggingface_hub() -> None:
     code = (
-        "import sys, onnx_rerank_integrations.core.files; "
+        "import sys, onnx_rerank_integrations.core.model.files; "
         "print([name for name in ('huggingface_hub', 'onnxruntime', 'onnx', 'tqdm') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -16,9 +16,9 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from onnx_rerank_integrations.core import files, hub, registry
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
-from onnx_rerank_integrations.core.registry import DEFAULT_MODEL
+from onnx_rerank_integrations.core.model import files, hub, registry
+from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
 from tests.local_hub import LocalHub, environment, point_client_at
 from tests.onnx_files import graph, model_files, run, write
 
@@ -104,7 +104,9 @@ def test_int8_fetches_the_one_file_that_fits_this_cpu(local_hub: LocalHub, monke
         "onnx/model_quint8_avx2.onnx": graph(tag="avx2")["model.onnx"],
     }
     local_hub.add("org/name", content)
-    monkeypatch.setattr("onnx_rerank_integrations.core.variants.cpu_features", lambda: frozenset({"avx2", "avx512"}))
+    monkeypatch.setattr(
+        "onnx_rerank_integrations.core.model.variants.cpu_features", lambda: frozenset({"avx2", "avx512"})
+    )
 
     found = files.locate("org/name", model_file="int8")
 
@@ -218,7 +220,7 @@ def test_where_hard_links_cannot_be_made_the_files_are_copied(
         raise OSError("no hard links here")
 
     local_hub.add("org/name", model_files("model.onnx_data"))
-    monkeypatch.setattr("onnx_rerank_integrations.core.hub.is_accepted", lambda *_: False)
+    monkeypatch.setattr("onnx_rerank_integrations.core.model.hub.is_accepted", lambda *_: False)
     monkeypatch.setattr(os, "link", refuse)
 
     first = files.locate("org/name")
@@ -313,7 +315,7 @@ def test_a_file_that_was_not_fetched_is_named_when_the_network_is_off(local_hub:
 
 def test_hf_hub_offline_is_obeyed_by_a_fresh_process(local_hub: LocalHub, tmp_path: Path) -> None:
     local_hub.add("org/name", model_files())
-    code = "from onnx_rerank_integrations.core import files; print(files.locate('org/name').commit)"
+    code = "from onnx_rerank_integrations.core.model import files; print(files.locate('org/name').commit)"
 
     variables = environment(local_hub, tmp_path / "other home")
     refused = _python(code, variables | {"HF_HUB_OFFLINE": "1"})
@@ -682,7 +684,7 @@ def test_two_processes_at_once_both_get_the_whole_model(local_hub: LocalHub, tmp
     local_hub.delay("/storage/", seconds=0.5)
     variables = environment(local_hub, tmp_path / "shared home")
     code = (
-        "import hashlib; from onnx_rerank_integrations.core import files; found = files.locate('org/name');"
+        "import hashlib; from onnx_rerank_integrations.core.model import files; found = files.locate('org/name');"
         "print(found.commit, hashlib.sha256(found.onnx.read_bytes()).hexdigest(), end='')"
     )
 
@@ -702,7 +704,7 @@ def test_nothing_is_printed_off_a_terminal_not_even_when_a_connection_breaks(
 ) -> None:
     local_hub.add("org/name", model_files())
     local_hub.cut("GET", "/storage/", after=10)
-    code = "from onnx_rerank_integrations.core import files; files.locate('org/name')"
+    code = "from onnx_rerank_integrations.core.model import files; files.locate('org/name')"
 
     done = _python(code, environment(local_hub, tmp_path / "other home"))
 
@@ -716,7 +718,7 @@ def test_nothing_is_printed_off_a_terminal_not_even_when_a_connection_breaks(
 )
 def test_progress_is_shown_off_a_terminal_where_asked_for(local_hub: LocalHub, tmp_path: Path) -> None:
     local_hub.add("org/name", model_files())
-    code = "from onnx_rerank_integrations.core import files; files.locate('org/name', show_progress=True)"
+    code = "from onnx_rerank_integrations.core.model import files; files.locate('org/name', show_progress=True)"
 
     done = _python(code, environment(local_hub, tmp_path / "other home"))
 

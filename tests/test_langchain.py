@@ -118,7 +118,7 @@ def rerank(folder: Path) -> OnnxRerank:
 @pytest.fixture(scope="module")
 def embedded() -> OnnxRerank:
     """The model that is in the package, for real text."""
-    return OnnxRerank(model="embedded", top_n=3)
+    return OnnxRerank(model="lexical", top_n=3)
 
 
 def documents_of(*texts: str) -> list[Document]:
@@ -1004,7 +1004,7 @@ class TestStandardRetrieverSuite(RetrieversIntegrationTests):
         def construct(k: int = 3) -> ContextualCompressionRetriever:
             store = InMemoryVectorStore.from_texts(PASSAGES, HashedWords())
             return ContextualCompressionRetriever(
-                base_compressor=OnnxRerank(model="embedded", top_n=k),
+                base_compressor=OnnxRerank(model="lexical", top_n=k),
                 base_retriever=store.as_retriever(search_kwargs={"k": 6}),
             )
 

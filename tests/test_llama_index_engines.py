@@ -29,7 +29,7 @@ from llama_index.core.tools import RetrieverTool
 
 from onnx_rerank_integrations.llama_index import OnnxRerank
 
-MODEL = "embedded"
+MODEL = "lexical"
 
 QUERY = "what do bees do in winter"
 TEXTS = [

@@ -22,10 +22,10 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ModelNotFoundError
-from onnx_rerank_integrations.extras import first_token, optimize, trial_runs
-from onnx_rerank_integrations.extras.first_token import first_token_graph
-from onnx_rerank_integrations.extras.optimize import optimized_path
-from onnx_rerank_integrations.extras.trial_runs import TOKENS, observe, open_session, random_feed
+from onnx_rerank_integrations.core.graphs import first_token, optimized, trials
+from onnx_rerank_integrations.core.graphs.first_token import first_token_graph
+from onnx_rerank_integrations.core.graphs.optimized import optimized_path
+from onnx_rerank_integrations.core.graphs.trials import TOKENS, observe, open_session, random_feed
 
 GRAPHS = Path(__file__).parent / "graphs"
 BERT = GRAPHS / "bert_transformers4_torchscript11.onnx"
@@ -222,7 +222,7 @@ def test_the_copy_gives_the_same_scores(model_file: Path, cache: Path) -> None:
 def test_a_second_call_finds_the_copy(model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = optimized_path(model_file, cache_dir=cache)
     monkeypatch.setattr(first_token, "rewrite", not_again)
-    monkeypatch.setattr(optimize, "_sha256", not_again)
+    monkeypatch.setattr(optimized, "_sha256", not_again)
     assert optimized_path(model_file, cache_dir=cache) == first
 
 
@@ -234,7 +234,7 @@ def test_the_same_file_elsewhere_shares_the_copy(model_file: Path, cache: Path, 
 def test_a_known_file_costs_no_import_of_onnx(model_file: Path, cache: Path) -> None:
     expected = optimized_path(model_file, cache_dir=cache)
     code = (
-        "import sys; from onnx_rerank_integrations.extras.optimize import optimized_path;"
+        "import sys; from onnx_rerank_integrations.core.graphs.optimized import optimized_path;"
         f"print(optimized_path({str(model_file)!r}, cache_dir={str(cache)!r})); print('onnx' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -291,7 +291,7 @@ def test_a_copy_made_by_another_version_is_made_again(
     model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     optimized_path(model_file, cache_dir=cache)
-    monkeypatch.setattr(optimize, "VERSION", optimize.VERSION + 1)
+    monkeypatch.setattr(optimized, "VERSION", optimized.VERSION + 1)
     monkeypatch.setattr(first_token, "rewrite", not_again)
     with pytest.raises(Again):
         optimized_path(model_file, cache_dir=cache)
@@ -336,7 +336,7 @@ def test_a_rewrite_that_fails_costs_a_warning_not_the_score(
 
 def test_two_processes_at_once_agree(model_file: Path, cache: Path) -> None:
     code = (
-        "from onnx_rerank_integrations.extras.optimize import optimized_path;"
+        "from onnx_rerank_integrations.core.graphs.optimized import optimized_path;"
         f"print(optimized_path({str(model_file)!r}, cache_dir={str(cache)!r}))"
     )
     command = [sys.executable, "-c", code]
@@ -359,7 +359,7 @@ def test_the_copys_weights_lie_beside_it_aligned_and_old_ones_go(model_file: Pat
         if tensor.data_location == TensorProto.EXTERNAL
     ]
     assert {place["location"] for place in outside} == {weights.name}
-    assert all(int(place["offset"]) % optimize.ALIGNMENT == 0 for place in outside)
+    assert all(int(place["offset"]) % optimized.ALIGNMENT == 0 for place in outside)
     assert sum(len(tensor.raw_data) for tensor in tensors) < weights.stat().st_size / 10
 
     outdated = weights.with_name("weights-0.bin")
@@ -382,7 +382,7 @@ def test_external_data_ends_up_in_the_copy(model_file: Path, cache: Path) -> Non
 def test_a_model_beyond_the_limit_is_left_alone_and_says_so(
     model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(optimize, "LARGEST_BYTES", 100_000)
+    monkeypatch.setattr(optimized, "LARGEST_BYTES", 100_000)
     with caplog.at_level(logging.DEBUG):
         assert optimized_path(model_file, cache_dir=cache) is None
     assert "GB, more than" in caplog.text
@@ -402,7 +402,7 @@ def test_external_data_that_changes_gets_its_own_copy(model_file: Path, cache: P
 def test_the_cache_lies_where_the_environment_says(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(optimize.CACHE_VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(optimized.CACHE_VARIABLE, str(tmp_path / "elsewhere"))
     copy = optimized_path(model_file)
     assert copy is not None
     assert copy.is_relative_to(tmp_path / "elsewhere")
@@ -435,7 +435,7 @@ def test_without_onnx_the_error_names_the_extra(model_file: Path, cache: Path, m
 
 
 def test_the_canary_covers_padding_single_rows_and_long_rows() -> None:
-    feeds = trial_runs.canary(onnx.load(BERT))
+    feeds = trials.canary(onnx.load(BERT))
     masks = [feed["attention_mask"] for feed in feeds]
     assert any((mask == 0).any() for mask in masks)
     assert any(len(mask) == 1 for mask in masks)

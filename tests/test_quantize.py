@@ -14,13 +14,13 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, UnsupportedModelError
+from onnx_rerank_integrations.core.graphs import optimized
+from onnx_rerank_integrations.core.graphs.first_token import first_token_graph
+from onnx_rerank_integrations.core.graphs.trials import NotApplicable, open_session, random_feed
 from onnx_rerank_integrations.core.onnx_format import operators
-from onnx_rerank_integrations.extras import int8_graph, optimize
-from onnx_rerank_integrations.extras.agreement import Agreement, compare, kendall, ndcg, spearman
-from onnx_rerank_integrations.extras.first_token import first_token_graph
-from onnx_rerank_integrations.extras.int8_graph import calibrate, quantize_columns, quantize_graph
-from onnx_rerank_integrations.extras.quantize import Sample, quantize, spread_pairs
-from onnx_rerank_integrations.extras.trial_runs import NotApplicable, open_session, random_feed
+from onnx_rerank_integrations.extras.quantize import Sample, int8_graph, quantize, spread_pairs
+from onnx_rerank_integrations.extras.quantize.agreement import Agreement, compare, kendall, ndcg, spearman
+from onnx_rerank_integrations.extras.quantize.int8_graph import calibrate, quantize_columns, quantize_graph
 from tests.parity import fixtures
 
 GRAPHS = Path(__file__).parent / "graphs"
@@ -30,7 +30,7 @@ FP32 = sorted(path.stem for path in GRAPHS.glob("*.onnx") if not path.stem.endsw
 
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(optimize.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(optimized.CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def feeds(model: onnx.ModelProto, count: int, start: int = 0) -> list[dict[str, np.ndarray]]:
@@ -313,7 +313,7 @@ def test_a_model_that_is_int8_already_is_refused(bert: Path, tmp_path: Path) -> 
 
 
 def test_a_model_beyond_the_limit_is_refused(bert: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(optimize, "LARGEST_BYTES", 1000)
+    monkeypatch.setattr(optimized, "LARGEST_BYTES", 1000)
     with pytest.raises(UnsupportedModelError, match="GB, more than"):
         quantize(bert, tmp_path / "out", SAMPLES)
 

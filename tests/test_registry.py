@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.model import registry
 
 # Facts of FastEmbed 0.9.1, rerank/cross_encoder/onnx_text_cross_encoder.py:
 # name, source, file, license, size_in_GB, additional files.

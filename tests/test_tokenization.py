@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
-from onnx_rerank_integrations.core.tokenization import PairTokenizer, clean, collate, fit_lengths, window_starts
+from onnx_rerank_integrations.core.tokens.pairs import PairTokenizer, collate, fit_lengths, window_starts
+from onnx_rerank_integrations.core.tokens.texts import clean
 from tests.toy import make_toy, toy_tokenizer
 
 words = st.lists(st.sampled_from("abcdefgxyz"), max_size=40).map(" ".join)

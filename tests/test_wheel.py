@@ -40,7 +40,7 @@ def test_it_holds_the_package_and_its_licence_and_nothing_else(wheel: Path) -> N
     licences = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith("licenses/LICENSE")]
 
     assert names == set(tracked.stdout.split())
-    assert {"onnx_rerank_integrations/py.typed", "onnx_rerank_integrations/models/embedded/MODEL_CARD.md"} <= names
+    assert {"onnx_rerank_integrations/py.typed", "onnx_rerank_integrations/models/lexical/MODEL_CARD.md"} <= names
     assert len(licences) == 1
 
 

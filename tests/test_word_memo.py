@@ -14,15 +14,15 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
-from onnx_rerank_integrations.core import word_memo
-from onnx_rerank_integrations.core.tokenization import (
+from onnx_rerank_integrations.core.tokens import texts as word_memo
+from onnx_rerank_integrations.core.tokens.texts import (
     FEW_WORDS,
+    WordMemo,
     clean,
     encode_words,
     reads_word_by_word,
     token_ids_function,
 )
-from onnx_rerank_integrations.core.word_memo import WordMemo
 from tests.toy import make_toy
 
 LETTERS = "abcé가金\u0301\u0130ßσς"

@@ -17,7 +17,7 @@ DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of Franc
 
 
 def core() -> None:
-    ranked = TextCrossEncoder("embedded").rank(QUERY, DOCUMENTS, top_n=1)
+    ranked = TextCrossEncoder("lexical").rank(QUERY, DOCUMENTS, top_n=1)
     assert ranked[0].index == 1, ranked
     top_level = {name.partition(".")[0] for name in sys.modules}
     unwanted = top_level & {"torch", "transformers", "langchain_core", "llama_index", "onnx", "pydantic", "typer"}
@@ -45,7 +45,7 @@ def langchain() -> None:
     from onnx_rerank_integrations.langchain import OnnxRerank
 
     documents = [Document(page_content=text) for text in DOCUMENTS]
-    assert OnnxRerank(model="embedded", top_n=1).compress_documents(documents, QUERY)[0].page_content == DOCUMENTS[1]
+    assert OnnxRerank(model="lexical", top_n=1).compress_documents(documents, QUERY)[0].page_content == DOCUMENTS[1]
     assert "llama_index" not in sys.modules
 
 
@@ -55,12 +55,12 @@ def llama_index() -> None:
     from onnx_rerank_integrations.llama_index import OnnxRerank
 
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
-    assert OnnxRerank(model="embedded", top_n=1).postprocess_nodes(nodes, query_str=QUERY)[0].text == DOCUMENTS[1]
+    assert OnnxRerank(model="lexical", top_n=1).postprocess_nodes(nodes, query_str=QUERY)[0].text == DOCUMENTS[1]
     assert "langchain_core" not in sys.modules
 
 
 def cli() -> None:
-    command = ["onnx-rerank", "rank", QUERY, "-", "--model", "embedded", "--top-n", "1"]
+    command = ["onnx-rerank", "rank", QUERY, "-", "--model", "lexical", "--top-n", "1"]
     done = subprocess.run(command, input="\n".join(DOCUMENTS), capture_output=True, text=True, check=True)
     assert DOCUMENTS[1] in done.stdout, done
     assert DOCUMENTS[0] not in done.stdout, done
@@ -83,15 +83,15 @@ def plot() -> None:
 
 
 def optimize() -> None:
-    from onnx_rerank_integrations.extras.first_token import first_token_graph
+    from onnx_rerank_integrations.core.graphs.first_token import first_token_graph
 
     assert callable(first_token_graph)
 
 
 def openvino() -> None:
     """The embedded model, the only one that is here, in another engine."""
-    ours = TextCrossEncoder("embedded").rerank(QUERY, DOCUMENTS)
-    other = TextCrossEncoder("embedded", backend="openvino").rerank(QUERY, DOCUMENTS)
+    ours = TextCrossEncoder("lexical").rerank(QUERY, DOCUMENTS)
+    other = TextCrossEncoder("lexical", backend="openvino").rerank(QUERY, DOCUMENTS)
     assert max(abs(a - b) for a, b in zip(ours, other, strict=True)) < 1e-3, (ours, other)
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
-WINDOW_PAIRS = 1024
+CHUNK_PAIRS = 1024
 """Pairs that are tokenized and sorted together. More saves little padding; the tokens of all would take memory."""
 
 LARGEST_PADDING, SMALLEST_PADDING = 0.1, 8
@@ -45,11 +45,11 @@ def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = Non
         start += similar
 
 
-def windows(items: Iterable[Item], size: int = WINDOW_PAIRS) -> Iterator[list[Item]]:
+def chunks(items: Iterable[Item], size: int = CHUNK_PAIRS) -> Iterator[list[Item]]:
     """Consecutive lists of at most `size` items."""
     iterator = iter(items)
-    while window := list(islice(iterator, size)):
-        yield window
+    while chunk := list(islice(iterator, size)):
+        yield chunk
 
 
 def deduplicate(items: Iterable[Hashable]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

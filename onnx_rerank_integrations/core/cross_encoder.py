@@ -15,15 +15,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_choice, check_max_length, check_threads
+from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads, Provider
 from onnx_rerank_integrations.core.errors import InputTypeError
-from onnx_rerank_integrations.core.files import locate
+from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, OnnxCrossEncoder, Optimize, Precision
 from onnx_rerank_integrations.core.scoring import Activation, Floats
-from onnx_rerank_integrations.core.session import IdleThreads, Provider
-from onnx_rerank_integrations.core.tokenization import LongDocuments, SpecialTokensInText, Truncation
+from onnx_rerank_integrations.core.tokens.pairs import LongDocuments, Truncation
+from onnx_rerank_integrations.core.tokens.texts import SpecialTokensInText
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 if TYPE_CHECKING:

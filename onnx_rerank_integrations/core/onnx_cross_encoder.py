@@ -13,15 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
-from onnx_rerank_integrations.core.batching import deduplicate, plan, windows
-from onnx_rerank_integrations.core.cache import logits_through, model_key, open_cache
+from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
+from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads, InferenceSession, Provider
+from onnx_rerank_integrations.core.engine.session import Session
+from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes
 from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
-from onnx_rerank_integrations.core.lanes import FEW_TOKENS, Lanes
-from onnx_rerank_integrations.core.limits import chosen_max_length, is_lexical, token_text
-from onnx_rerank_integrations.core.modular_head import read_modular_head
+from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
+from onnx_rerank_integrations.core.model.head import read_modular_head
 from onnx_rerank_integrations.core.onnx_format import operators
-from onnx_rerank_integrations.core.prompts import is_causal, prompt_for
+from onnx_rerank_integrations.core.score_cache import logits_through, model_key, open_cache
 from onnx_rerank_integrations.core.scoring import (
     Activation,
     Floats,
@@ -30,15 +31,15 @@ from onnx_rerank_integrations.core.scoring import (
     relevance_logits,
     relevant_label,
 )
-from onnx_rerank_integrations.core.session import IdleThreads, InferenceSession, Provider, Session
-from onnx_rerank_integrations.core.tokenization import (
+from onnx_rerank_integrations.core.tokens.pairs import (
     EncodedPair,
     LongDocuments,
     PairTokenizer,
-    SpecialTokensInText,
     Truncation,
     collate,
 )
+from onnx_rerank_integrations.core.tokens.prompts import is_causal, prompt_for
+from onnx_rerank_integrations.core.tokens.texts import SpecialTokensInText
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 logger = logging.getLogger(__name__)
@@ -125,10 +126,10 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             token_budget = token_budget or LEXICAL_TOKEN_BUDGET
         self._lanes = Lanes(self._session, token_budget, few_tokens=LEXICAL_TOKEN_BUDGET if lexical else FEW_TOKENS)
         self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
-        self._head = head if self._session.graph.output_rank == 3 else None
+        self._head = head if self._session.signature.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
-            max_length=chosen_max_length(max_length, files, self._session.graph.fixed_length),
+            max_length=chosen_max_length(max_length, files, self._session.signature.fixed_length),
             truncation=truncation,
             truncation_side=files.tokenizer_config.get("truncation_side") or "right",
             padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
@@ -172,11 +173,11 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _compute(
         self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
     ) -> Floats:
-        score_window = partial(self._window_logits, batch_size=batch_size, parallel=parallel)
+        score_chunk = partial(self._chunk_logits, batch_size=batch_size, parallel=parallel)
         with progress_bar(len(pairs), shown=show_progress) as advance:
-            return np.concatenate([score_window(window, advance) for window in windows(pairs)])
+            return np.concatenate([score_chunk(chunk, advance) for chunk in chunks(pairs)])
 
-    def _window_logits(
+    def _chunk_logits(
         self, pairs: Sequence[Pair], advance: Callable[[int], Any], *, batch_size: int | None, parallel: int | None
     ) -> Floats:
         encoded = self._tokenizer.encode(pairs)
@@ -186,7 +187,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         distinct = [encoded[first] for first in firsts]
         lengths = [one.length for one in distinct]
         way = self._lanes.way(len(distinct), sum(lengths), parallel)
-        limit = self._session.graph.batch_limit or (1 if self._one_by_one else batch_size)
+        limit = self._session.signature.batch_limit or (1 if self._one_by_one else batch_size)
         batches = list(plan(lengths, way.token_budget, limit))
         score = partial(self._batch_logits, all_threads=way.all_threads)
         scored = self._lanes.run(score, ([distinct[i] for i in batch] for batch in batches), way.lanes)
@@ -207,27 +208,27 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
         tokenizer = self._tokenizer
-        length = self._session.graph.fixed_length
+        length = self._session.signature.fixed_length
         return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
 
     def feeds(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
-        for window in windows(pairs):
-            encoded = self._tokenizer.encode(window)
+        for chunk in chunks(pairs):
+            encoded = self._tokenizer.encode(chunk)
             lengths = [one.length for one in encoded]
             budget = self._lanes.way(len(encoded), sum(lengths), parallel=1).token_budget
-            for batch in plan(lengths, budget, self._session.graph.batch_limit):
-                yield self._session.graph.feeds(self._collate([encoded[i] for i in batch]))
+            for batch in plan(lengths, budget, self._session.signature.batch_limit):
+                yield self._session.signature.feeds(self._collate([encoded[i] for i in batch]))
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
-        encoded = (self._tokenizer.encode(window) for window in windows(checked_pairs(pairs)))
-        return sum(one.length for window in encoded for one in window)
+        encoded = (self._tokenizer.encode(chunk) for chunk in chunks(checked_pairs(pairs)))
+        return sum(one.length for chunk in encoded for one in chunk)
 
     def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
         flags: list[bool] = []
-        for window in windows(checked_pairs(pairs)):
-            cut = {one.pair for one in self._tokenizer.encode(window) if one.truncated}
-            flags += [index in cut for index in range(len(window))]
+        for chunk in chunks(checked_pairs(pairs)):
+            cut = {one.pair for one in self._tokenizer.encode(chunk) if one.truncated}
+            flags += [index in cut for index in range(len(chunk))]
         return flags
 
     def _try_out(self) -> NDArray[Any]:
@@ -250,7 +251,7 @@ def graph_to_run(files: ModelFiles, optimize: Optimize) -> Path:
     """The model's own graph, or the verified copy whose last layer computes only the first token."""
     if optimize == "off" or is_lexical(files.config):
         return files.onnx
-    from onnx_rerank_integrations.extras.optimize import optimized_path  # an extra, only when it may be needed
+    from onnx_rerank_integrations.core.graphs.optimized import optimized_path  # an extra, only when it may be needed
 
     try:
         return optimized_path(files.onnx) or files.onnx
@@ -277,7 +278,7 @@ def open_session(
     if backend == "openvino":
         if providers is not None:
             raise InputValueError("providers are onnxruntime's, and don't go with backend=\"openvino\"")
-        from onnx_rerank_integrations.extras.openvino import OpenVinoSession  # an extra, only when asked for
+        from onnx_rerank_integrations.core.engine.openvino import OpenVinoSession  # an extra, only when asked for
 
         return OpenVinoSession(path, threads=threads, precision=precision, output_ranks=output_ranks)
     if precision != "fp32":

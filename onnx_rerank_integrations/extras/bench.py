@@ -107,8 +107,8 @@ def peak_memory() -> int | None:
 
 
 def sample_passages(count: int = 100, seed: int = 0) -> list[str]:
-    """Passages of 60 to 200 words, cut from the prose of the embedded model's card."""
-    card = files("onnx_rerank_integrations").joinpath("models", "embedded", "MODEL_CARD.md").read_text(encoding="utf-8")
+    """Passages of 60 to 200 words, cut from the prose of the lexical model's card."""
+    card = files("onnx_rerank_integrations").joinpath("models", "lexical", "MODEL_CARD.md").read_text(encoding="utf-8")
     words = [word for line in card.splitlines() if not line.startswith(("|", "#", "```")) for word in line.split()]
     random = np.random.default_rng(seed)
     passages = []

@@ -25,7 +25,7 @@ from onnx_rerank_integrations.core.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from onnx_rerank_integrations.core.limits import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
+from onnx_rerank_integrations.core.model.config import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
 from onnx_rerank_integrations.core.types import Pair
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputValueError
+from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.extras.cli.options import (
     MODEL_HELP,
     CacheDir,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.extras.cli.options import MODEL_HELP, CacheDir, JsonFlag, ModelFile, Revision
 from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 
@@ -19,7 +19,7 @@ def models(cache_dir: CacheDir = None, as_json: JsonFlag = False) -> None:
 
     Any other hub id or folder with ONNX files works too. "cached" says whether a model is on this machine already.
     """
-    from onnx_rerank_integrations.core.files import is_cached
+    from onnx_rerank_integrations.core.model.files import is_cached
 
     rows = [{**row, "cached": is_cached(row["model"], cache_dir=cache_dir)} for row in registry.list_supported_models()]
     if as_json:
@@ -42,7 +42,7 @@ def download(
 
     Prints its folder.
     """
-    from onnx_rerank_integrations.core import files
+    from onnx_rerank_integrations.core.model import files
 
     name = model or registry.default_model()
     found = files.download(

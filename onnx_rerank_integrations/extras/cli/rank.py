@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from onnx_rerank_integrations.core import registry
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.scoring import activation_function, best_first, sigmoid
 from onnx_rerank_integrations.core.types import RankedDocument
 from onnx_rerank_integrations.extras.cli.documents import STDIN, Document, Split, read_documents

@@ -14,8 +14,8 @@ from tqdm import tqdm
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import InputValueError
-from onnx_rerank_integrations.core.session import available_cpus
 from onnx_rerank_integrations.extras.evaluate.collection import Corpus, read_corpus, read_grades, read_queries
 from onnx_rerank_integrations.extras.evaluate.first_stage import FirstStage, bm25, check_run, find_run, read_run
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN, best_possible, measure

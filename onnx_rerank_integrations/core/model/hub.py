@@ -34,9 +34,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any, TypeVar
 
-from onnx_rerank_integrations.core.advice import how_to_log_in, how_to_mend, how_to_name, near_names, ways_on
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
-from onnx_rerank_integrations.core.external_data import is_accepted, link_side_by_side
+from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_mend, how_to_name, near_names, ways_on
+from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

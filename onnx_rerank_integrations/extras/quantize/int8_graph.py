@@ -23,8 +23,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from onnx_rerank_integrations.extras.graph_edits import MICROSOFT, STANDARD, Graph, Writer, attribute
-from onnx_rerank_integrations.extras.trial_runs import TOKENS, Array, Feed, NotApplicable, observe, open_session
+from onnx_rerank_integrations.core.graphs.edits import MICROSOFT, STANDARD, Graph, Writer, attribute
+from onnx_rerank_integrations.core.graphs.trials import TOKENS, Array, Feed, NotApplicable, observe, open_session
 
 WEIGHT_LEVELS = 127
 ACTIVATION_LEVELS = 255

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_rerank_integrations.core.engine.session import Port, Signature
+from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError
-from onnx_rerank_integrations.core.files import describe_broken
-from onnx_rerank_integrations.core.graph import Graph, Node
-from onnx_rerank_integrations.core.session import available_cpus
+from onnx_rerank_integrations.core.onnx_format import describe_broken
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class OpenVinoSession:
         path: The graph.
         threads: Threads inside one operator; None for all CPUs this process may use.
         precision: ``"fp32"``, or ``"bf16"`` for matrix products in bfloat16, which moves logits by about 1e-2.
-        output_ranks: As for `Graph`.
+        output_ranks: As for `Signature`.
 
     Raises:
         MissingExtraError: openvino isn't installed.
@@ -66,7 +66,7 @@ class OpenVinoSession:
         self._compiled = self._compile(openvino)
         self._process = os.getpid()
         self._idle: deque[Any] = deque()
-        self.graph = Graph(path, _nodes(self._compiled.inputs), _nodes(self._compiled.outputs), output_ranks)
+        self.signature = Signature(path, _ports(self._compiled.inputs), _ports(self._compiled.outputs), output_ranks)
 
     def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True) -> NDArray[Any]:
         """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`."""
@@ -75,11 +75,11 @@ class OpenVinoSession:
         except IndexError:
             request = self._compiled.create_infer_request()
         try:
-            results = request.infer(self.graph.feeds(arrays), share_inputs=True)
-            output = np.array(results[self.graph.output_name])
+            results = request.infer(self.signature.feeds(arrays), share_inputs=True)
+            output = np.array(results[self.signature.output_name])
         finally:
             self._idle.append(request)
-        return self.graph.logits(output, len(arrays["input_ids"]))
+        return self.signature.logits(output, len(arrays["input_ids"]))
 
     def token_budget(self, *, all_threads: bool) -> int:
         return TOKENS_PER_THREAD * self._threads
@@ -108,13 +108,13 @@ class OpenVinoSession:
         return compiled
 
 
-def _nodes(ports: Sequence[Any]) -> list[Node]:
+def _ports(declared: Sequence[Any]) -> list[Port]:
     """OpenVINO's inputs or outputs, as ours."""
     return [
-        Node(
+        Port(
             port.any_name,
             [axis.get_length() if axis.is_static else None for axis in port.partial_shape],
             np.dtype(port.element_type.to_dtype()),
         )
-        for port in ports
+        for port in declared
     ]

@@ -34,8 +34,8 @@ from typing import TYPE_CHECKING, Any
 from huggingface_hub import constants
 from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared so
 
+from onnx_rerank_integrations.core.engine.onnxruntime import onnxruntime
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ModelNotFoundError
-from onnx_rerank_integrations.core.session import onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -170,7 +170,7 @@ def _is_unchanged(file: Path, stamp: list[int], sha256: str) -> bool:
 
 def _build(source: Path, entry: Path) -> dict[str, Any]:
     model = load_graph(source)
-    from onnx_rerank_integrations.extras.trial_runs import NotApplicable, ScoresMovedError
+    from onnx_rerank_integrations.core.graphs.trials import NotApplicable, ScoresMovedError
 
     for leftover in entry.glob("*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -199,14 +199,14 @@ def _build(source: Path, entry: Path) -> dict[str, Any]:
 
 def _write_copy(model: onnx.ModelProto, source: Path, entry: Path) -> list[str]:
     """Rewrites the graph and writes it to ``entry``, if its scores are the original's; gives the files' names."""
-    from onnx_rerank_integrations.extras import first_token, trial_runs
+    from onnx_rerank_integrations.core.graphs import first_token, trials
 
     embed_external_data(model, source.parent)
-    feeds = trial_runs.canary(model)
+    feeds = trials.canary(model)
     rewritten = first_token.rewrite(model)
     with tempfile.TemporaryDirectory(dir=entry, suffix=".partial") as folder:
         names = write_with_weights_beside(rewritten, Path(folder))
-        trial_runs.verify(source, Path(folder) / "model.onnx", feeds)
+        trials.verify(source, Path(folder) / "model.onnx", feeds)
         for name in names:
             os.replace(Path(folder) / name, entry / name)
     return names
@@ -267,7 +267,7 @@ def embed_external_data(model: onnx.ModelProto, folder: Path) -> None:
     Copies of data files are avoided because they can't be links: onnxruntime refuses symbolic ones that lead out of the
     folder (1.24), onnx refuses hard ones (1.23), which a hub cache may hold already.
     """
-    from onnx_rerank_integrations.extras.trial_runs import NotApplicable
+    from onnx_rerank_integrations.core.graphs.trials import NotApplicable
 
     tensors = model.graph.initializer
     size = model.ByteSize() + sum((folder / name).stat().st_size for name in external_files(tensors))

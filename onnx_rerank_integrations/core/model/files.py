@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
-from onnx_rerank_integrations.core import registry, variants
-from onnx_rerank_integrations.core.advice import how_to_mend, how_to_name, near_names
 from onnx_rerank_integrations.core.errors import (
     InputTypeError,
     InputValueError,
@@ -25,8 +23,10 @@ from onnx_rerank_integrations.core.errors import (
     ModelNotFoundError,
     UnknownModelError,
 )
-from onnx_rerank_integrations.core.external_data import inner_path, is_accepted, link_side_by_side
-from onnx_rerank_integrations.core.hub import OUR_FOLDER, HubOptions, HubRepository, hash_like, open_repository
+from onnx_rerank_integrations.core.model import registry, variants
+from onnx_rerank_integrations.core.model.advice import how_to_mend, how_to_name, near_names
+from onnx_rerank_integrations.core.model.external_data import inner_path, is_accepted, link_side_by_side
+from onnx_rerank_integrations.core.model.hub import OUR_FOLDER, HubOptions, HubRepository, hash_like, open_repository
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
@@ -34,7 +34,7 @@ __all__ = ["describe_broken", "download", "is_cached", "locate"]
 
 _log = logging.getLogger(__name__)
 
-_EMBEDDED_FOLDER = Path(__file__).parent.parent / "models" / "embedded"
+_PACKAGED_MODELS = Path(__file__).parents[2] / "models"
 _OPTIONAL_FILES = (
     "config.json",
     "tokenizer_config.json",
@@ -69,8 +69,8 @@ def locate(
     """The files of a model: from a folder, else from the cache, else from the hub.
 
     Args:
-        model_name: ``"embedded"``, a name of the registry, an existing folder, or a hub id (``org/name``), in this
-            order; ``./org/name`` is always a folder.
+        model_name: ``"embedded"``, ``"lexical"``, a name of the registry, an existing folder, or a hub id
+            (``org/name``), in this order; ``./org/name`` is always a folder.
         cache_dir: huggingface_hub's cache; None is where that keeps it.
         revision: Branch, tag or commit on the hub; None is ``main``.
         local_files_only: Never touch the network (``HF_HUB_OFFLINE=1`` does the same).
@@ -309,13 +309,14 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
         if not folder.is_dir():
             raise ModelNotFoundError(_no_folder(model, folder, "specific_model_path"))
         return folder
-    if model.lower() == registry.EMBEDDED:
-        if not _EMBEDDED_FOLDER.is_dir():
+    if packaged := registry.PACKAGED.get(model.lower()):
+        folder = _PACKAGED_MODELS / packaged
+        if not folder.is_dir():
             raise ModelNotFoundError(
-                f"The embedded model is missing from this installation: there is no {_EMBEDDED_FOLDER}.\n"
-                "To load 'embedded', install the package again from its wheel."
+                f"The {packaged} model is missing from this installation: there is no {folder}.\n"
+                f"To load {model!r}, install the package again from its wheel."
             )
-        return _EMBEDDED_FOLDER
+        return folder
     if description is not None or not model.strip():
         return None
     path = Path(model).expanduser()

@@ -1,4 +1,4 @@
-"""The embedded model's files: three inputs, one logit, and scores that can be checked by hand."""
+"""The lexical model's files: three inputs, one logit, and scores that can be checked by hand."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 import onnx_rerank_integrations
 
-FOLDER = Path(onnx_rerank_integrations.__file__).parent / "models" / "embedded"
+FOLDER = Path(onnx_rerank_integrations.__file__).parent / "models" / "lexical"
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 QUERY = "How does heat flow through a composite slab?"
 DOCUMENTS = (

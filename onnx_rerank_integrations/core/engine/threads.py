@@ -1,20 +1,72 @@
-"""How a call's batches share the threads: side by side, or one after the other."""
+"""How many threads there are, and how a call's batches share them: side by side, or one after the other."""
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
-from onnx_rerank_integrations.core.session import Session, available_cpus
-from onnx_rerank_integrations.core.workers import Workers
+from onnx_rerank_integrations.core.engine.session import Session
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
 
 FEW_TOKENS = 64
 """For a call of no more it wouldn't be worth it to open the model for all threads, a second time."""
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: its affinity mask and its container's quota, at least 1."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        cpus = os.cpu_count() or 1
+    return max(1, min(cpus, _container_quota() or cpus))
+
+
+def _container_quota() -> int | None:
+    """Whole CPUs of the cgroup's quota, rounded up; None where there is none."""
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
+            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return None
+    if quota in ("max", "-1"):
+        return None
+    return math.ceil(int(quota) / int(period))
+
+
+class Workers:
+    """So many threads, started when first needed; a forked child, which has none of them, gets its own."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._process = os.getpid()
+        self._lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
+
+    @property
+    def pool(self) -> ThreadPoolExecutor:
+        if self._process != os.getpid():
+            self._process, self._lock, self._pool = os.getpid(), threading.Lock(), None
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="onnx-rerank")
+            return self._pool
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Workers:
+        return self
+
+    def __reduce__(self) -> tuple[type[Workers], tuple[int]]:
+        return Workers, (self.threads,)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from onnx_rerank_integrations.extras.graph_edits import MICROSOFT, STANDARD, Graph, Writer, attribute, captured
-from onnx_rerank_integrations.extras.trial_runs import (
+from onnx_rerank_integrations.core.graphs.edits import MICROSOFT, STANDARD, Graph, Writer, attribute, captured
+from onnx_rerank_integrations.core.graphs.trials import (
     ONE,
     TOKENS,
     Array,

@@ -13,7 +13,7 @@ import difflib
 import os
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
@@ -21,6 +21,10 @@ from onnx_rerank_integrations.core.types import ModelDescription
 
 DEFAULT_MODEL = "Xenova/ms-marco-MiniLM-L-6-v2"
 EMBEDDED = "embedded"
+LEXICAL = "lexical"
+
+PACKAGED = {LEXICAL: "lexical", EMBEDDED: "lexical"}
+"""Models inside this package: their names, and their folders below ``models/``."""
 
 _DEFAULT_MODEL_VARIABLE = "ONNX_RERANK_MODEL"
 
@@ -204,17 +208,19 @@ _FASTEMBED_MODELS = (
     ),
 )
 
-_EMBEDDED_MODEL = ModelDescription(
-    model=EMBEDDED,
+_LEXICAL_MODEL = ModelDescription(
+    model=LEXICAL,
     sources={},
     model_file="model.onnx",
-    description="Small lexical cross-encoder inside the package: no download, works offline at once.",
+    description="Compares words alone, some 10,000 pairs a second; inside the package, offline at once.",
     license="apache-2.0",
     size_in_GB=0.0002,
     languages="en",
     max_length=1024,
     activation="sigmoid",
 )
+
+_EMBEDDED_MODEL = replace(_LEXICAL_MODEL, model=EMBEDDED)
 
 _MORE_MODELS = (
     _row("Xenova/ms-marco-MiniLM-L-4-v2", description="MS MARCO passage reranker, 4 layers.", **_MS_MARCO),
@@ -412,5 +418,6 @@ _MORE_MODELS = (
 
 _lock = threading.Lock()
 _models: dict[str, ModelDescription] = {
-    description.model.lower(): description for description in (*_FASTEMBED_MODELS, _EMBEDDED_MODEL, *_MORE_MODELS)
+    description.model.lower(): description
+    for description in (*_FASTEMBED_MODELS, _EMBEDDED_MODEL, _LEXICAL_MODEL, *_MORE_MODELS)
 }

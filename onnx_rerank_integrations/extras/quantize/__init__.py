@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Literal, get_args
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
 from onnx_rerank_integrations.core.types import Pair
-from onnx_rerank_integrations.extras.agreement import LOWEST_CORRELATION, Agreement, compare
 from onnx_rerank_integrations.extras.export import folder_when_done
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
+from onnx_rerank_integrations.extras.quantize.agreement import LOWEST_CORRELATION, Agreement, compare
 
 if TYPE_CHECKING:
     import onnx
 
-    from onnx_rerank_integrations.extras.trial_runs import Feed
+    from onnx_rerank_integrations.core.graphs.trials import Feed
 
 logger = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ def quantize(
     with needs_extra("optimize", "Quantizing a model"):
         import onnx
 
-        from onnx_rerank_integrations.extras.optimize import external_files
+        from onnx_rerank_integrations.core.graphs.optimized import external_files
 
     original = TextCrossEncoder(
         model,
@@ -187,11 +187,12 @@ def quantized_graph(path: Path, calibration: Iterator[Feed], *, mode: Mode) -> o
         UnsupportedModelError: It can't be quantized.
         MissingExtraError: onnx isn't installed.
     """
-    from onnx_rerank_integrations.extras.optimize import embed_external_data, load_graph
+    from onnx_rerank_integrations.core.graphs.optimized import embed_external_data, load_graph
 
     graph = load_graph(path)
-    from onnx_rerank_integrations.extras import first_token, int8_graph
-    from onnx_rerank_integrations.extras.trial_runs import NotApplicable
+    from onnx_rerank_integrations.core.graphs import first_token
+    from onnx_rerank_integrations.core.graphs.trials import NotApplicable
+    from onnx_rerank_integrations.extras.quantize import int8_graph
 
     try:
         embed_external_data(graph, path.parent)

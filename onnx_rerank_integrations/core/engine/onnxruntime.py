@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import logging
-import math
 import os
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_rerank_integrations.core.engine.session import Port, Signature
+from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import (
     InvalidModelError,
     ProviderError,
 )
-from onnx_rerank_integrations.core.files import describe_broken
-from onnx_rerank_integrations.core.graph import Graph, Node
+from onnx_rerank_integrations.core.onnx_format import describe_broken
 
 logger = logging.getLogger(__name__)
 
@@ -66,48 +66,6 @@ def onnxruntime() -> Any:
     return onnxruntime
 
 
-def available_cpus() -> int:
-    """CPUs this process may use: its affinity mask and its container's quota, at least 1."""
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS, Windows
-        cpus = os.cpu_count() or 1
-    return max(1, min(cpus, _container_quota() or cpus))
-
-
-def _container_quota() -> int | None:
-    """Whole CPUs of the cgroup's quota, rounded up; None where there is none."""
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            quota = Path("/sys/fs/cgroup/cpu/cpu.cfs_quota_us").read_text().strip()
-            period = Path("/sys/fs/cgroup/cpu/cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return None
-    if quota in ("max", "-1"):
-        return None
-    return math.ceil(int(quota) / int(period))
-
-
-class Session(Protocol):
-    """What the encoder needs of whatever runs its graph.
-
-    Attributes:
-        graph: What the graph is fed and what is read of it.
-        lanes: How many batches should run at once, given enough of them.
-    """
-
-    graph: Graph
-    lanes: int
-
-    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
-        """One batch, arrays (B, T) by name to logits; `all_threads` where no other batch runs beside it."""
-
-    def token_budget(self, *, all_threads: bool) -> int:
-        """The padded tokens of a batch that suit such a run."""
-
-
 class InferenceSession:
     """One ONNX graph, opened once and shared by any number of threads.
 
@@ -120,7 +78,7 @@ class InferenceSession:
         threads: Threads that compute at once; None for `available_cpus`.
         idle_threads: What those threads do between operators: ``"sleep"`` leaves the cores to others, ``"spin"`` is a
             little quicker on a machine that does nothing else.
-        output_ranks: As for `Graph`.
+        output_ranks: As for `Signature`.
 
     Raises:
         InvalidModelError: The file is no ONNX graph this onnxruntime can read.
@@ -147,7 +105,7 @@ class InferenceSession:
         self.lanes = self._threads if names == ["CPUExecutionProvider"] else 1
         self._opened: dict[int, Any] = {}
         session = self._live(self._threads_of_a_run(all_threads=False))
-        self.graph = Graph(path, nodes(session.get_inputs()), nodes(session.get_outputs()), output_ranks)
+        self.signature = Signature(path, ports(session.get_inputs()), ports(session.get_outputs()), output_ranks)
         _sessions.add(self)
 
     def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
@@ -163,13 +121,13 @@ class InferenceSession:
         Raises:
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
-        feeds = self.graph.feeds(arrays)
+        feeds = self.signature.feeds(arrays)
         session = self._live(self._threads_of_a_run(all_threads=all_threads))
         if self._bound:
-            output = run_bound(session, feeds, self.graph.output_name)
+            output = run_bound(session, feeds, self.signature.output_name)
         else:
-            (output,) = session.run([self.graph.output_name], feeds)
-        return self.graph.logits(output, len(arrays["input_ids"]))
+            (output,) = session.run([self.signature.output_name], feeds)
+        return self.signature.logits(output, len(arrays["input_ids"]))
 
     def token_budget(self, *, all_threads: bool) -> int:
         return TOKENS_ON_DEVICE if self._bound else TOKENS_PER_THREAD * self._threads_of_a_run(all_threads=all_threads)
@@ -224,9 +182,9 @@ def run_bound(session: Any, feeds: Mapping[str, NDArray[Any]], output_name: str,
     return output
 
 
-def nodes(declared: Sequence[Any]) -> list[Node]:
+def ports(declared: Sequence[Any]) -> list[Port]:
     """onnxruntime's inputs or outputs, as ours."""
-    return [Node(node.name, node.shape or (), ELEMENT_TYPES.get(node.type, np.dtype(np.float32))) for node in declared]
+    return [Port(port.name, port.shape or (), ELEMENT_TYPES.get(port.type, np.dtype(np.float32))) for port in declared]
 
 
 def provider_name(provider: Provider) -> str:

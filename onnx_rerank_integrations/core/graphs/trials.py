@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_rerank_integrations.core.session import onnxruntime
+from onnx_rerank_integrations.core.engine.onnxruntime import onnxruntime
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from onnx_rerank_integrations.extras.trial_runs import Array
+from onnx_rerank_integrations.core.graphs.trials import Array
 
 STANDARD = ("", "ai.onnx")
 MICROSOFT = "com.microsoft"

@@ -1,11 +1,11 @@
-"""What a graph declares: which of a batch's arrays it is fed, and which of its outputs holds the logits. Pure."""
+"""What the encoder needs of whatever runs its graph: a session, and the signature that the graph declares. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,7 @@ from onnx_rerank_integrations.core.errors import UnsupportedModelError
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class Port:
     """One input or output.
 
     Attributes:
@@ -28,7 +28,7 @@ class Node:
     dtype: np.dtype[Any]
 
 
-class Graph:
+class Signature:
     """The inputs that a graph is fed, and the one output that is read.
 
     Args:
@@ -50,7 +50,7 @@ class Graph:
     """
 
     def __init__(
-        self, path: Path, inputs: Sequence[Node], outputs: Sequence[Node], output_ranks: Sequence[int] = (2,)
+        self, path: Path, inputs: Sequence[Port], outputs: Sequence[Port], output_ranks: Sequence[int] = (2,)
     ) -> None:
         self._path = path
         self._inputs = {node.name: node for node in inputs}
@@ -72,7 +72,7 @@ class Graph:
             for name, node in self._inputs.items()
         }
 
-    def _decoder_input(self, node: Node, rows: int) -> NDArray[Any]:
+    def _decoder_input(self, node: Port, rows: int) -> NDArray[Any]:
         """What a language model's graph asks for beside the tokens: an empty past, and only the last logits."""
         if node.name.startswith("past_key_values"):
             rest = [size if isinstance(size, int) else 0 for size in node.shape[1:]]
@@ -104,7 +104,7 @@ class Graph:
         return logits
 
 
-def choose_output(outputs: Sequence[Node], ranks: Sequence[int], path: Path) -> tuple[str, int]:
+def choose_output(outputs: Sequence[Port], ranks: Sequence[int], path: Path) -> tuple[str, int]:
     """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank."""
     for rank in ranks:
         fitting = [output.name for output in outputs if _could_have(output, rank)]
@@ -117,7 +117,25 @@ def choose_output(outputs: Sequence[Node], ranks: Sequence[int], path: Path) -> 
     )
 
 
-def _could_have(output: Node, rank: int) -> bool:
+def _could_have(output: Port, rank: int) -> bool:
     """Whether the output has these axes; exporters may leave the shape out, or squeeze a single label's axis."""
     axes = len(output.shape)
     return axes in (0, rank) or (rank == 2 and axes == 1)
+
+
+class Session(Protocol):
+    """What the encoder needs of whatever runs its graph.
+
+    Attributes:
+        signature: What the graph is fed and what is read of it.
+        lanes: How many batches should run at once, given enough of them.
+    """
+
+    signature: Signature
+    lanes: int
+
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+        """One batch, arrays (B, T) by name to logits; `all_threads` where no other batch runs beside it."""
+
+    def token_budget(self, *, all_threads: bool) -> int:
+        """The padded tokens of a batch that suit such a run."""

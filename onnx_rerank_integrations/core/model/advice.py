@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnx_rerank_integrations.core import registry
+from onnx_rerank_integrations.core.model import registry
 
 
 def near_names(model: str) -> str:
