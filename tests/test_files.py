@@ -44,6 +44,25 @@ def test_a_folder_gives_its_files_and_configuration(tmp_path: Path) -> None:
     assert run(found.onnx) == [5.0, 7.0, 9.0]
 
 
+def test_every_file_that_decides_a_score_is_listed(tmp_path: Path) -> None:
+    more = {
+        "special_tokens_map.json": b"{}",
+        "modules.json": json.dumps(
+            [{"type": "a.Transformer", "path": ""}, {"type": "a.Dense", "path": "2_Dense"}]
+        ).encode(),
+        "2_Dense/config.json": b"{}",
+        "2_Dense/model.safetensors": b"weights",
+    }
+    folder = write(tmp_path, {**model_files("model.onnx_data"), **more, "README.md": b"", "training.json": b"{}"})
+
+    found = files.locate(str(folder))
+
+    assert [path.relative_to(folder).as_posix() for path in found.files] == [
+        *("onnx/model.onnx", "onnx/model.onnx_data", "tokenizer.json", "config.json", "tokenizer_config.json"),
+        *("special_tokens_map.json", "modules.json", "2_Dense/config.json", "2_Dense/model.safetensors"),
+    ]
+
+
 def test_a_folder_may_be_relative_a_path_object_or_in_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write(tmp_path / "models" / "mine", model_files())
     monkeypatch.chdir(tmp_path)

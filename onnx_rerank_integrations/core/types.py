@@ -76,6 +76,7 @@ class ModelFiles:
         tokenizer_config: tokenizer_config.json, ``{}`` where there is none.
         license: From the registry, None where unknown.
         commit: The commit on the hub that the files are from, None for a folder.
+        files: Every file that decides the scores, in a fixed order: graph, external data, tokenizer, configs, modules.
     """
 
     name: str
@@ -86,3 +87,4 @@ class ModelFiles:
     tokenizer_config: Mapping[str, Any]
     license: str | None = None
     commit: str | None = None
+    files: tuple[Path, ...] = ()

@@ -205,11 +205,11 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
         _read_json_object(model, optional.get("config_sentence_transformers.json")),
     )
     tokenizer_config = _read_json_object(model, optional.get("tokenizer_config.json"))
-    _fetch_modules(source, optional.get("modules.json"))
+    modules = _fetch_modules(source, optional.get("modules.json"))
     data = _fetch_graph(source, graph)
-    for name in description.additional_files if description and description.model_file == graph else ():
-        if name in names:
-            source.fetch(name)
+    additional = description.additional_files if description and description.model_file == graph else ()
+    more_data = [source.fetch(name) for name in additional if name in names and name not in data]
+    graph_files = [source.root / name for name in (graph, *data)]
     return ModelFiles(
         name=model,
         folder=source.root,
@@ -219,6 +219,7 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
         tokenizer_config=tokenizer_config,
         license=description.license if description else None,
         commit=source.commit,
+        files=(*graph_files, *more_data, tokenizer, *optional.values(), *modules),
     )
 
 
@@ -244,17 +245,18 @@ def _fetch_graph(source: _Source, graph: str) -> list[str]:
     return list(sizes)
 
 
-def _fetch_modules(source: _Source, modules_file: Path | None) -> None:
+def _fetch_modules(source: _Source, modules_file: Path | None) -> list[Path]:
     """Fetches the folders of a modular head (sentence-transformers' modules.json): their .json and .safetensors."""
     if modules_file is None:
-        return
+        return []
     modules = _read_json(source.model, modules_file)
     modules = modules if isinstance(modules, list) else []
     folders = {module.get("path") for module in modules if isinstance(module, dict)}
-    for name in sorted(source.names):
-        folder, _, file = name.rpartition("/")
-        if folder and folder in folders and file.endswith((".json", ".safetensors")):
-            source.fetch(name)
+    return [
+        source.fetch(name)
+        for name in sorted(source.names)
+        if name.rpartition("/")[0] in folders - {""} and name.endswith((".json", ".safetensors"))
+    ]
 
 
 def _is_complete(cached: HubRepository, graph: str) -> bool:
