@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -156,6 +157,50 @@ def test_a_head_of_three_needs_a_label(tmp_path: Path) -> None:
     assert by_name == [pytest.approx(total - np.logaddexp(0, -total))]
 
 
+@pytest.mark.parametrize("label", [-1, 3, "unheard of"])
+def test_a_label_the_model_lacks_is_refused_with_those_it_has(label: int | str, tmp_path: Path) -> None:
+    folder = make_toy(tmp_path, head="three", config={"id2label": {"0": "yes", "1": "no", "2": "maybe"}})
+
+    with pytest.raises(InputValueError, match=rf"label={label!r} is no label of this model, which has 0: yes, 1: no"):
+        TextCrossEncoder(folder, label=label)
+
+
+def test_of_several_outputs_the_one_called_logits_is_read(tmp_path: Path) -> None:
+    path = make_toy(tmp_path) / "model.onnx"
+    model = onnx.load(path)
+    model.graph.node.append(onnx.helper.make_node("Neg", ["total"], ["opposite"]))
+    logits = model.graph.output.pop()
+    opposite = onnx.ValueInfoProto()
+    opposite.CopyFrom(logits)
+    opposite.name = "opposite"
+    model.graph.output.extend([opposite, logits])
+    onnx.save(model, path)
+
+    assert TextCrossEncoder(tmp_path).rerank("q", ["b c"]) == [toy_score("q", "b c")]
+
+
+@pytest.mark.parametrize("pad_token", ["k", {"content": "k", "lstrip": False}])
+def test_rows_are_filled_with_the_pad_token_that_the_tokenizers_config_names(pad_token: object, tmp_path: Path) -> None:
+    folder = make_toy(tmp_path, inputs=("input_ids",), length=8, tokenizer_config={"pad_token": pad_token})
+    # [CLS] q [SEP] b [SEP] k k k, and no mask that would hide the padding
+    values = [0.5, 17, 0.25, 2, 0.25, 11, 11, 11]
+
+    scores = TextCrossEncoder(folder).rerank("q", ["b"])
+
+    assert scores == [sum(value * position for position, value in enumerate(values, start=1))]
+
+
+def test_a_batch_size_of_one_pads_nothing(tmp_path: Path) -> None:
+    encoder = TextCrossEncoder(make_toy(tmp_path, inputs=("input_ids",)), threads=1)  # without a mask, padding shows
+    texts = ["b", "c d", "e f g"]
+    alone = [encoder.rerank("q", [text])[0] for text in texts]
+
+    assert encoder.rerank("q", texts, batch_size=1) == alone
+    assert [one.score for one in encoder.rank("q", texts, batch_size=1)] == sorted(alone, reverse=True)
+    assert encoder.rerank_pairs([("q", text) for text in texts], batch_size=1) == alone
+    assert encoder.rerank("q", texts) != alone
+
+
 def test_a_graph_that_gives_vectors_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"(?s)last_hidden_state .* classification head"):
         TextCrossEncoder(make_toy(tmp_path, head="per_token"))
@@ -200,6 +245,14 @@ def test_an_encoder_that_gives_another_number_of_scores_is_an_error(toy: TextCro
         Short().rank("q", ["a", "b", "c"])
 
 
+def test_a_tokenizers_config_that_truncates_on_the_left_is_followed(tmp_path: Path) -> None:
+    encoder = TextCrossEncoder(make_toy(tmp_path, tokenizer_config={"truncation_side": "left"}), max_length=8)
+
+    for beginning in ("", "a " * 50_000):
+        assert encoder.rerank("q", [f"{beginning}b c d e f g"]) == [toy_score("q", "d e f g")]
+    assert encoder.rerank("b c d e f g", ["q"]) == [toy_score("d e f g", "q")]
+
+
 def test_max_length_truncates_and_truncated_says_so(toy_folder: Path) -> None:
     encoder = TextCrossEncoder(toy_folder, max_length=8)
 
@@ -220,6 +273,7 @@ def test_token_count_is_what_the_model_reads(toy_folder: Path) -> None:
         ({"model_max_length": 10**30}, {}, 512),
         ({"model_max_length": 10**30, "max_length": 128}, {}, 128),
         ({"model_max_length": 512}, {"max_position_embeddings": 40}, 40),
+        ({"model_max_length": 131_072}, {"max_position_embeddings": 131_072}, 8192),
         (
             {"model_max_length": 514},
             {"max_position_embeddings": 514, "model_type": "xlm-roberta", "pad_token_id": 1},
@@ -233,6 +287,13 @@ def test_max_length_is_the_smallest_believable_limit(
     encoder = TextCrossEncoder(make_toy(tmp_path, tokenizer_config=tokenizer_config, config=config))
 
     assert encoder.max_length == expected
+
+
+def test_a_length_that_was_asked_for_may_be_more_than_the_longest_default(tmp_path: Path) -> None:
+    folder = make_toy(tmp_path, config={"max_position_embeddings": 131_072})
+
+    assert TextCrossEncoder(folder).max_length == 64
+    assert TextCrossEncoder(folder, max_length=20_000).max_length == 20_000
 
 
 def test_max_length_beyond_the_models_positions_is_an_error(tmp_path: Path) -> None:
@@ -343,6 +404,20 @@ def test_unknown_options_are_refused(toy_folder: Path) -> None:
 def test_a_provider_that_is_not_there_is_an_error(provider: object, toy_folder: Path) -> None:
     with pytest.raises(ProviderError, match="CPUExecutionProvider"):
         TextCrossEncoder(toy_folder, providers=[provider])  # type: ignore[list-item]
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_quietly_does_not_start_is_an_error(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import onnxruntime
+
+    # It says that it has CUDA, and when the graph is opened it warns and takes the CPU: so does a missing driver show.
+    available = [*onnxruntime.get_available_providers(), "CUDAExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: available)
+    if "CUDAExecutionProvider" in available[:-1]:
+        pytest.skip("this onnxruntime has CUDA")
+
+    with pytest.raises(ProviderError, match=r"'CUDAExecutionProvider' didn't start \(active: CPUExecutionProvider\)"):
+        TextCrossEncoder(toy_folder, providers=["CUDAExecutionProvider", "CPUExecutionProvider"])
 
 
 def test_a_lazy_load_touches_nothing_until_the_first_call(tmp_path: Path) -> None:
@@ -477,6 +552,40 @@ def test_default_threads_respect_the_affinity_mask(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0}, raising=False)
 
     assert available_cpus() == 1
+
+
+VERSION_1 = {"/sys/fs/cgroup/cpu/cpu.cfs_quota_us": "{}\n", "/sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000\n"}
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "expected"),
+    [
+        ({"/sys/fs/cgroup/cpu.max": "200000 100000\n"}, 2),
+        ({"/sys/fs/cgroup/cpu.max": "150000 100000\n"}, 2),
+        ({"/sys/fs/cgroup/cpu.max": "20000 100000\n"}, 1),
+        ({"/sys/fs/cgroup/cpu.max": "max 100000\n"}, 8),
+        ({"/sys/fs/cgroup/cpu.max": "1600000 100000\n"}, 8),
+        ({path: text.format(300_000) for path, text in VERSION_1.items()}, 3),
+        ({path: text.format(-1) for path, text in VERSION_1.items()}, 8),
+        ({}, 8),
+    ],
+)
+def test_default_threads_respect_the_containers_quota(
+    cgroup: dict[str, str], expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = Path.read_text
+
+    def read_text(path: Path, *args: object, **options: object) -> str:
+        if not str(path).startswith("/sys/fs/cgroup"):
+            return real(path, *args, **options)  # type: ignore[arg-type]
+        if str(path) not in cgroup:
+            raise FileNotFoundError(str(path))
+        return cgroup[str(path)]
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)), raising=False)
+
+    assert available_cpus() == expected
 
 
 def test_importing_the_core_imports_nothing_heavy() -> None:

@@ -24,7 +24,7 @@ from onnx_rerank_integrations import InputValueError, TextCrossEncoder
 from onnx_rerank_integrations.extras.cli.app import app
 from onnx_rerank_integrations.extras.evaluate import Evaluation, evaluate
 from onnx_rerank_integrations.extras.evaluate.measures import measure
-from onnx_rerank_integrations.extras.evaluate.significance import holm, paired_difference
+from onnx_rerank_integrations.extras.evaluate.significance import SAMPLES, holm, paired_difference
 from tests.toy import make_toy
 
 ROOT = Path(__file__).parent.parent
@@ -351,6 +351,11 @@ def test_the_randomization_test_agrees_with_all_sign_flips() -> None:
     assert found == paired_difference(differences)
     assert found.mean == pytest.approx(np.mean(differences))
     assert found.low < found.mean < found.high
+
+
+def test_a_p_value_counts_what_was_found_among_the_samples_and_is_never_zero() -> None:
+    assert paired_difference([1.0] * 60).p_value == 1 / (SAMPLES + 1)
+    assert paired_difference([0.0] * 60).p_value == 1
 
 
 def test_p_values_under_chance_are_small_as_often_as_they_say() -> None:

@@ -106,6 +106,9 @@ def test_order_is_decided_on_logits_so_saturated_scores_do_not_tie() -> None:
 
 
 def test_the_threshold_keeps_equal_scores_and_comes_before_top_n() -> None:
+    logits, scores = np.array([3.0, 2.0, 1.0]), np.array([0.4, 0.5, 0.6])  # as no activation orders them
+    assert best_first(logits, scores, top_n=1, score_threshold=0.5) == [1]
+
     logits = np.array([0.1, 0.9, 0.5, 0.7])
 
     assert best_first(logits, logits, top_n=2, score_threshold=0.5) == [1, 3]
@@ -123,4 +126,6 @@ def test_windows_are_joined_by_maximum_or_mean() -> None:
 
     assert aggregate_windows(logits, owners, 2, "max").tolist() == [3.0, 2.0]
     assert aggregate_windows(logits, owners, 2, "mean").tolist() == [1.0, 2.0]
-    assert aggregate_windows(np.array([np.nan, 1.0]), np.array([0, 0]), 1, "max").tolist() != [1.0]
+    for how in ("max", "mean"):
+        joined = aggregate_windows(np.array([np.nan, 1.0, 2.0]), np.array([0, 0, 1]), 2, how)
+        assert np.array_equal(joined, [np.nan, 2.0], equal_nan=True)

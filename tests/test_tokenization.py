@@ -10,10 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
+from onnx_rerank_integrations import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
-from onnx_rerank_integrations.core.tokens.pairs import PairTokenizer, collate, fit_lengths, window_starts
+from onnx_rerank_integrations.core.tokens.pairs import LongDocuments, PairTokenizer, collate, fit_lengths, window_starts
 from onnx_rerank_integrations.core.tokens.texts import clean
-from tests.toy import make_toy, toy_tokenizer
+from tests.parity import fixtures
+from tests.toy import make_toy, toy_score, toy_tokenizer
 
 words = st.lists(st.sampled_from("abcdefgxyz"), max_size=40).map(" ".join)
 
@@ -108,6 +110,108 @@ def test_clipping_a_long_text_changes_no_id(text: str, roberta_file: Path, toy_f
         (pair,) = PairTokenizer(path, max_length=64).encode([("a", text)])
 
         assert pair.ids.tolist() == library.encode("a", text).ids
+
+
+LONGEST_PIECE = 256
+
+
+def long_pieces(kind: str, path: Path) -> Path:
+    """A tokenizer whose pieces may be long and hold spaces, so that a text is hardly ever cut between two of them."""
+    pieces = [unit * 2**power for unit in ("x", "y ") for power in range(9) if len(unit) * 2**power <= LONGEST_PIECE]
+    specials = ["[UNK]", "[CLS]", "[SEP]"]
+    if kind == "bpe":
+        vocabulary = {piece: place for place, piece in enumerate([*specials, "y", " ", *pieces])}
+        halves = [(piece[: len(piece) // 2], piece[len(piece) // 2 :]) for piece in pieces if len(piece) > 1]
+        tokenizer = Tokenizer(models.BPE(vocabulary, halves, unk_token="[UNK]"))
+    else:
+        scored = [(piece, -1.0) for piece in [*specials, *pieces]]
+        tokenizer = Tokenizer(models.Unigram(scored, unk_id=0, byte_fallback=False))
+    tokenizer.add_special_tokens(specials)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A", pair="[CLS] $A [SEP] $B:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    tokenizer.save(str(path))
+    return path
+
+
+# Not a Unigram with pieces across spaces: it weighs the whole text, and the end may decide on the first piece. Those in
+# use split at spaces first.
+@pytest.mark.parametrize(("kind", "unit"), [("bpe", "x"), ("bpe", "y "), ("unigram", "x")])
+def test_a_cut_that_falls_into_a_long_token_changes_no_id(kind: str, unit: str, tmp_path: Path) -> None:
+    long_pieces_file = long_pieces(kind, tmp_path / "tokenizer.json")
+    text = unit * (LONGEST_PIECE // len(unit)) * 500
+    for max_length in range(6, 12):
+        library = Tokenizer.from_file(str(long_pieces_file))
+        library.enable_truncation(max_length)
+        expected = library.encode("x", text).ids
+
+        (pair,) = PairTokenizer(long_pieces_file, max_length=max_length).encode([("x", text)])
+
+        assert len(set(expected[3:])) == 1, "every token of the whole text is the longest one"
+        assert pair.ids.tolist() == expected
+
+
+@pytest.mark.parametrize("text", ["a b c d e f g h", "a " * 50_000 + "b c d e f g h"])
+def test_a_text_that_is_cut_on_the_left_keeps_its_end(text: str, toy_file: Path) -> None:
+    library = toy_tokenizer()
+    library.enable_truncation(9, direction="left")
+    tokenizer = PairTokenizer(toy_file, max_length=9, truncation_side="left")
+
+    for pair in [("q", text), (text, "q")]:
+        (encoded,) = tokenizer.encode([pair])
+
+        assert encoded.ids.tolist() == library.encode(*pair).ids
+        assert encoded.truncated
+
+
+@pytest.mark.parametrize("long_documents", ["truncate", "max", "mean", "first"])
+def test_a_cut_query_is_told_whatever_the_document(long_documents: LongDocuments, toy_file: Path) -> None:
+    tokenizer = PairTokenizer(toy_file, max_length=13, long_documents=long_documents)
+    fits, too_long = "a b", "a " * 50
+
+    def cut(query: str, document: str) -> bool:
+        return any(encoded.truncated for encoded in tokenizer.encode([(query, document)]))
+
+    assert cut(too_long, "d")
+    assert cut(too_long, "d " * 50)
+    assert not cut(fits, "d e f")
+    assert cut(fits, "d " * 50) == (long_documents in ("truncate", "first"))
+
+
+@pytest.mark.parametrize("long_documents", ["max", "mean"])
+def test_windows_reach_the_end_of_a_document_of_any_length(long_documents: LongDocuments, toy_file: Path) -> None:
+    tokenizer = PairTokenizer(toy_file, max_length=40, long_documents=long_documents)
+
+    windows = tokenizer.encode([("q", "a " * 20_000 + "x y z")])
+
+    end = toy_tokenizer().encode("x y z", add_special_tokens=False).ids
+    assert windows[-1].ids.tolist()[-4:-1] == end
+
+
+def test_equal_tokens_of_other_types_are_another_pair(toy_file: Path) -> None:
+    pairs = [("a", "b [SEP] c"), ("a [SEP] b", "c")]
+    one, other = PairTokenizer(toy_file, max_length=64).encode(pairs)
+    assert one.ids.tolist() == other.ids.tolist()
+
+    scores = TextCrossEncoder(toy_file.parent).rerank_pairs(pairs)
+
+    assert scores == [toy_score(*pair) for pair in pairs]
+    assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("name", ["qwen3-reranker", "mxbai-rerank-v2"])
+def test_a_long_query_keeps_what_its_prompt_says_after_it(name: str) -> None:
+    encoder = TextCrossEncoder(fixtures.folder(name), max_length=220 if name == "qwen3-reranker" else 260)
+    tokenizer = Tokenizer.from_file(str(fixtures.folder(name) / "tokenizer.json"))
+    (fed,) = encoder.load().feeds([("salt " * 400, "bread " * 400)])
+
+    text = tokenizer.decode(fed["input_ids"][0].tolist(), skip_special_tokens=False)
+
+    between = "\n<Document>:" if name == "qwen3-reranker" else "\n"
+    assert "salt salt" in text
+    assert "bread bread" in text
+    assert between in text[text.rindex("salt") : text.index("bread")]
+    assert encoder.truncated([("salt " * 400, "bread"), ("salt", "bread")]) == [True, False]
 
 
 def test_a_lone_surrogate_becomes_the_replacement_character_and_a_split_pair_is_joined() -> None:
