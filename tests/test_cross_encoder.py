@@ -303,6 +303,28 @@ def test_max_length_beyond_the_models_positions_is_an_error(tmp_path: Path) -> N
         TextCrossEncoder(folder, max_length=41)
 
 
+def test_the_steps_of_a_call_can_be_taken_one_by_one(toy: TextCrossEncoder) -> None:
+    opened = toy.load()
+    pairs = [("a b", "c"), ("a b", "c d e f"), ("a", "b")]
+
+    encoded = opened.encode(pairs)
+    logits = np.concatenate([opened.score([one]) for one in encoded])
+
+    assert opened.join(logits, [one.pair for one in encoded], len(pairs)).tolist() == [
+        toy_score(*pair) for pair in pairs
+    ]
+
+
+def test_a_document_can_be_capped_in_one_call(toy: TextCrossEncoder) -> None:
+    opened = toy.load()
+    pairs = [("a b", "c d e f"), ("a b", "c")]
+
+    encoded = opened.encode(pairs, document_tokens=2)
+
+    assert opened.score(encoded[:1]).tolist() == [toy_score("a b", "c d")]
+    assert [one.truncated for one in encoded] == [True, False]
+
+
 @pytest.mark.parametrize("long_documents", ["max", "mean", "first"])
 def test_long_documents_are_scored_by_their_windows(long_documents: str, toy_folder: Path) -> None:
     encoder = TextCrossEncoder(toy_folder, max_length=12, long_documents=long_documents)  # type: ignore[arg-type]

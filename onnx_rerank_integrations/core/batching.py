@@ -39,10 +39,14 @@ def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = Non
         size = max(token_budget // longest, 1)
         if batch_size is not None:
             size = min(size, batch_size)
-        shortest = longest - max(longest * LARGEST_PADDING, SMALLEST_PADDING)
-        similar = int(np.searchsorted(-ordered[start : start + size], -shortest, side="right"))
+        similar = int(np.searchsorted(-ordered[start : start + size], -shortest_mate(longest), side="right"))
         yield order[start : start + similar]
         start += similar
+
+
+def shortest_mate(longest: int) -> float:
+    """The tokens that an encoding must have to share the batch of one with `longest`."""
+    return longest - max(longest * LARGEST_PADDING, SMALLEST_PADDING)
 
 
 def chunks(items: Iterable[Item], size: int = CHUNK_PAIRS) -> Iterator[list[Item]]:

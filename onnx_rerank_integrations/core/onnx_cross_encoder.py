@@ -17,7 +17,7 @@ from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads, InferenceSession, Provider
 from onnx_rerank_integrations.core.engine.session import Session
-from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes
+from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
 from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.model.head import read_modular_head
@@ -180,25 +180,51 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _chunk_logits(
         self, pairs: Sequence[Pair], advance: Callable[[int], Any], *, batch_size: int | None, parallel: int | None
     ) -> Floats:
-        encoded = self._tokenizer.encode(pairs)
+        encoded = self.encode(pairs)
         # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
         distinct = [encoded[first] for first in firsts]
         lengths = [one.length for one in distinct]
-        way = self._lanes.way(len(distinct), sum(lengths), parallel)
-        limit = self._session.signature.batch_limit or (1 if self._one_by_one else batch_size)
-        batches = list(plan(lengths, way.token_budget, limit))
-        score = partial(self._batch_logits, all_threads=way.all_threads)
+        way = self.way(len(distinct), sum(lengths), parallel)
+        batches = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
+        score = partial(self.score, all_threads=way.all_threads)
         scored = self._lanes.run(score, ([distinct[i] for i in batch] for batch in batches), way.lanes)
         logits = np.empty(len(distinct))
         for batch, found in zip(batches, scored, strict=True):
             logits[batch] = found
             advance(round(len(batch) * len(pairs) / len(distinct)))
-        owners = np.array([one.pair for one in encoded])
-        return aggregate_windows(logits[inverse], owners, len(pairs), self._long_documents)
+        return self.join(logits[inverse], [one.pair for one in encoded], len(pairs))
 
-    def _batch_logits(self, batch: Sequence[EncodedPair], *, all_threads: bool) -> Floats:
+    def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
+        """The tokens of N checked pairs, in order; a document in windows gives several with the same ``pair``.
+
+        Args:
+            pairs: N texts with their queries.
+            document_tokens: Most tokens of a document that are read; None for as many as fit.
+        """
+        return self._tokenizer.encode(pairs, document_tokens=document_tokens)
+
+    def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
+        """How so many encodings, of so many tokens together, are best run; `parallel` as callers give it."""
+        return self._lanes.way(encodings, tokens, parallel)
+
+    @property
+    def lanes(self) -> int:
+        """Batches that the model runs at once."""
+        return self._session.lanes
+
+    @property
+    def batch_limit(self) -> int | None:
+        """Most encodings of a batch that the graph, or sound scores, allow; None for any number."""
+        return self._session.signature.batch_limit or (1 if self._one_by_one else None)
+
+    def join(self, logits: Floats, owners: Sequence[int], count: int) -> Floats:
+        """Logits (N,) of `count` pairs from those of their encodings, (M,), and the pair that each belongs to."""
+        return aggregate_windows(logits, np.asarray(owners, dtype=np.intp), count, self._long_documents)
+
+    def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
+        """Logits (B,) of one batch; `all_threads` where no other runs beside it."""
         return self._read(self._run(self._collate(batch), all_threads=all_threads))
 
     def _run(self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:

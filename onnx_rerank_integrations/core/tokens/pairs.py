@@ -171,8 +171,13 @@ class PairTokenizer:
         self._truncation_side = truncation_side
         self._long_documents: LongDocuments = long_documents
 
-    def encode(self, pairs: Sequence[Pair]) -> list[EncodedPair]:
-        """Encodes N pairs, in order; a document in windows gives several with the same ``pair``."""
+    def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
+        """Encodes N pairs, in order; a document in windows gives several with the same ``pair``.
+
+        Args:
+            pairs: N texts with their queries.
+            document_tokens: Most tokens of a document that are read; None for as many as fit.
+        """
         whole_documents = self._long_documents in ("max", "mean")
         queries = self._encode_texts((query for query, _ in pairs), self._wording.query, clip=True)
         documents = self._encode_texts(
@@ -182,20 +187,29 @@ class PairTokenizer:
         return [
             encoded
             for index, (query, document) in enumerate(pairs)
-            for encoded in fit(index, queries[query], documents[document])
+            for encoded in fit(index, queries[query], *self._capped(documents[document], document_tokens))
         ]
 
-    def _truncate(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
+    def _capped(self, document: NDArray[np.int32], most: int | None) -> tuple[NDArray[np.int32], bool]:
+        """The document's tokens, at most so many, and whether some were left out."""
+        return (document, False) if most is None or len(document) <= most else (self._cut(document, most), True)
+
+    def _truncate(
+        self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], capped: bool
+    ) -> Iterable[EncodedPair]:
         query_length, document_length = self._fit_lengths(len(query), len(document), self._truncation)
-        truncated = query_length < len(query) or document_length < len(document)
+        truncated = capped or query_length < len(query) or document_length < len(document)
         yield self._join(pair, self._cut_query(query, query_length), self._cut(document, document_length), truncated)
 
-    def _windows(self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32]) -> Iterable[EncodedPair]:
+    def _windows(
+        self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], capped: bool
+    ) -> Iterable[EncodedPair]:
         query_length, window = self._fit_lengths(len(query), len(document), "only_second")
         cut_query = self._cut_query(query, query_length)
         for start in window_starts(len(document), window):
             part = document[start : start + window]
-            truncated = len(cut_query) < len(query) or (self._long_documents == "first" and window < len(document))
+            rest = self._long_documents == "first" and window < len(document)
+            truncated = capped or rest or len(cut_query) < len(query)
             yield self._join(pair, cut_query, part, truncated)
             if self._long_documents == "first":
                 return
