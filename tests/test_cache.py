@@ -2,32 +2,51 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sqlite3
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime
 import pytest
+from tokenizers import Tokenizer, normalizers
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ScoreError, TextCrossEncoder
 from onnx_rerank_integrations.core.score_cache import DiskCache, MemoryCache, pair_keys
+from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
 DOCUMENTS = ["b c", "z", "", "b c", "k"]
 
 
 class Runs:
-    """Counts the pairs that really reach the model."""
+    """Counts the rows that really reach onnxruntime."""
 
-    def __init__(self, encoder: TextCrossEncoder) -> None:
-        self.pairs = 0
-        opened = encoder.load()
-        compute = opened._compute
+    def __init__(self) -> None:
+        self.rows = 0
 
-        def counted(pairs: list[tuple[str, str]], **options: object) -> object:
-            self.pairs += len(pairs)
-            return compute(pairs, **options)  # type: ignore[arg-type]
+    def since(self) -> int:
+        """Rows since it was last asked."""
+        rows, self.rows = self.rows, 0
+        return rows
 
-        opened._compute = counted  # type: ignore[assignment]
+
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> Runs:
+    counted = Runs()
+    run = onnxruntime.InferenceSession.run
+
+    def counting(session: Any, names: Any, feeds: Any, *rest: Any) -> Any:
+        counted.rows += len(feeds["input_ids"])
+        return run(session, names, feeds, *rest)
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "run", counting)
+    return counted
 
 
 @pytest.fixture
@@ -40,37 +59,115 @@ def where(request: pytest.FixtureRequest, tmp_path: Path) -> int | Path:
     return 1000 if request.param == "memory" else tmp_path / "cache" / "scores.sqlite"
 
 
-def test_a_pair_is_scored_once(where: int | Path, folder: Path) -> None:
+def test_a_pair_is_scored_once(where: int | Path, folder: Path, runs: Runs) -> None:
     encoder = TextCrossEncoder(folder, score_cache=where)
-    runs = Runs(encoder)
+    runs.since()
     expected = [toy_score("q", document) for document in DOCUMENTS]
 
     assert encoder.rerank("q", DOCUMENTS) == expected
     assert encoder.rerank("q", [*DOCUMENTS, "a"]) == [*expected, toy_score("q", "a")]
-    assert runs.pairs == 4 + 1
+    assert runs.since() == 4 + 1
 
 
-def test_the_disk_outlives_the_encoder_and_an_option_that_changes_scores_is_another_key(
-    folder: Path, tmp_path: Path
+def test_the_disk_outlives_the_encoder(folder: Path, tmp_path: Path, runs: Runs) -> None:
+    where = tmp_path / "scores.sqlite"
+    TextCrossEncoder(folder, score_cache=where).rerank("q", DOCUMENTS)
+
+    again = TextCrossEncoder(folder, score_cache=where, activation="sigmoid")
+    runs.since()
+
+    assert again.rerank("q", DOCUMENTS, activation="identity") == [toy_score("q", one) for one in DOCUMENTS]
+    assert runs.since() == 0
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"label": 0}, {"label": 2}),
+        ({"label": "maybe"}, {"label": "yes"}),
+        ({"label": 1}, {"label": 1, "special_tokens_in_text": "text"}),
+        ({"label": 1}, {"label": 1, "max_length": 9}),
+        ({"label": 1, "max_length": 9}, {"label": 1, "max_length": 9, "truncation": "only_second"}),
+        ({"label": 1, "max_length": 9}, {"label": 1, "max_length": 9, "long_documents": "mean"}),
+    ],
+)
+def test_an_option_that_changes_scores_is_another_key(
+    one: dict[str, Any], other: dict[str, Any], tmp_path: Path
 ) -> None:
+    names = {"id2label": {"0": "yes", "1": "no", "2": "maybe"}}
+    folder, where = make_toy(tmp_path / "toy", head="three", config=names), tmp_path / "scores.sqlite"
+    # Long enough to be cut, with a name of a control token in it, and so near 0 that each label has a score of its own.
+    pairs = [("a [SEP] a a a a a a", "b"), ("a", "b c a a a a a a a a a")]
+    fresh = TextCrossEncoder(folder, **other).rerank_pairs(pairs)
+    remembered = TextCrossEncoder(folder, **one, score_cache=where).rerank_pairs(pairs)
+    assert fresh != remembered, "the option decides nothing here, and the test would show nothing"
+
+    assert TextCrossEncoder(folder, **other, score_cache=where).rerank_pairs(pairs) == fresh
+    assert TextCrossEncoder(folder, **one, score_cache=where).rerank_pairs(pairs) == remembered
+
+
+def test_another_instruction_is_another_key(tmp_path: Path) -> None:
+    folder, where = fixtures.folder("qwen3-reranker"), tmp_path / "scores.sqlite"
+    fresh = TextCrossEncoder(folder, instruction="find salt").rerank("salt", ["bread"])
+    assert TextCrossEncoder(folder, score_cache=where).rerank("salt", ["bread"]) != fresh
+
+    assert TextCrossEncoder(folder, instruction="find salt", score_cache=where).rerank("salt", ["bread"]) == fresh
+
+
+def lower_case(folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.save(str(folder / "tokenizer.json"))
+
+
+def change(folder: Path, name: str, **settings: object) -> None:
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+def change_external_data(folder: Path) -> None:
+    values = np.fromfile(folder / "values.bin", dtype=np.float32)
+    (values * 2).tofile(folder / "values.bin")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda folder: make_toy(folder, head="column"),
+        lower_case,
+        change_external_data,
+        lambda folder: change(folder, "tokenizer_config.json", truncation_side="left"),
+        lambda folder: change(folder, "config.json", id2label={"0": "relevant", "1": "not_relevant"}),
+    ],
+    ids=["graph", "tokenizer", "external data", "truncation side", "labels"],
+)
+def test_a_file_of_the_model_that_changes_scores_is_another_key(
+    changed: Callable[[Path], object], tmp_path: Path
+) -> None:
+    folder, where = make_toy(tmp_path / "toy", head="two"), tmp_path / "scores.sqlite"
+    model = onnx.load(folder / "model.onnx")
+    onnx.save(model, folder / "model.onnx", save_as_external_data=True, location="values.bin", size_threshold=100)
+    pairs = [("q", "B c d e f g h i j k l m n")]
+    before = TextCrossEncoder(folder, max_length=12, score_cache=where).rerank_pairs(pairs)
+    changed(folder)
+    fresh = TextCrossEncoder(folder, max_length=12).rerank_pairs(pairs)
+    assert fresh != before, "the change decides nothing here, and the test would show nothing"
+
+    assert TextCrossEncoder(folder, max_length=12, score_cache=where).rerank_pairs(pairs) == fresh
+
+
+def test_another_head_beside_the_graph_is_another_key(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(fixtures.folder("ettin"), tmp_path / "ettin"))
     where = tmp_path / "scores.sqlite"
-    TextCrossEncoder(folder, score_cache=where).rerank("q", ["a b c d e f g h"])
+    before = TextCrossEncoder(folder, score_cache=where).rerank("salt", ["bread"])
+    weights = bytearray((folder / "4_Dense" / "model.safetensors").read_bytes())
+    weights[-4:] = np.float32(3).tobytes()
+    (folder / "4_Dense" / "model.safetensors").write_bytes(weights)
 
-    again = TextCrossEncoder(folder, score_cache=where)
-    shorter = TextCrossEncoder(folder, score_cache=where, max_length=8)
-    runs_again, runs_shorter = Runs(again), Runs(shorter)
+    fresh = TextCrossEncoder(folder).rerank("salt", ["bread"])
 
-    assert again.rerank("q", ["a b c d e f g h"]) == [toy_score("q", "a b c d e f g h")]
-    assert shorter.rerank("q", ["a b c d e f g h"]) == [toy_score("q", "a b c d")]
-    assert (runs_again.pairs, runs_shorter.pairs) == (0, 1)
-
-
-def test_another_model_file_is_another_key(folder: Path, tmp_path: Path) -> None:
-    where = tmp_path / "scores.sqlite"
-    TextCrossEncoder(folder, score_cache=where).rerank("q", ["b"])
-    make_toy(folder, head="two")
-
-    assert TextCrossEncoder(folder, score_cache=where).rerank("q", ["b"]) == [2 * toy_score("q", "b")]
+    assert fresh != before
+    assert TextCrossEncoder(folder, score_cache=where).rerank("salt", ["bread"]) == fresh
 
 
 def test_memory_is_bounded_and_forgets_the_least_recently_used() -> None:
@@ -97,13 +194,16 @@ def test_texts_that_run_together_have_different_keys() -> None:
     assert len(set(keys)) == 4
 
 
-def test_nan_is_not_remembered(folder: Path) -> None:
-    encoder = TextCrossEncoder(folder, score_cache=10)
+def test_nan_is_asked_for_again_and_its_neighbours_are_remembered(where: int | Path, folder: Path, runs: Runs) -> None:
+    encoder = TextCrossEncoder(folder, score_cache=where)
+    runs.since()
 
-    for _ in range(2):
+    for rows in (2, 1, 1):
         with pytest.raises(ScoreError, match="index 1"):
             encoder.rerank("q", ["a", "nan"])
+        assert runs.since() == rows
     assert encoder.rerank("q", ["a"]) == [toy_score("q", "a")]
+    assert runs.since() == 0
 
 
 def test_threads_share_a_cache(where: int | Path, folder: Path) -> None:

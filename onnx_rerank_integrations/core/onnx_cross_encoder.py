@@ -108,7 +108,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 *(max_length, truncation, special_tokens_in_text, long_documents, instruction, label),
                 *(providers, optimize, batching, backend, precision),
             )
-            self._cache_key = model_key([files.onnx, files.tokenizer], {"options": options})
+            self._cache_key = model_key(files.files, {"options": options})
         lexical = is_lexical(files.config)
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, instruction)
