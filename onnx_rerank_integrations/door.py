@@ -8,29 +8,29 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
     PrivateAttr,
     StrictInt,
     ValidationInfo,
+    create_model,
     field_serializer,
     field_validator,
 )
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
-from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.core.onnx_cross_encoder import Backend, Batching, Optimize, Precision
+from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, option_types
 from onnx_rerank_integrations.core.scoring import Activation
-from onnx_rerank_integrations.core.tokens.pairs import LongDocuments, Truncation
-from onnx_rerank_integrations.core.tokens.texts import SpecialTokensInText
 from onnx_rerank_integrations.core.types import RankedDocument
 
 Result = TypeVar("Result")
@@ -38,77 +38,58 @@ Result = TypeVar("Result")
 RETRIEVAL_SCORE = "retrieval_score"
 """The metadata key that keeps the first stage's score."""
 
-LOADING_OPTIONS = (
-    "max_length",
-    "truncation",
-    "special_tokens_in_text",
-    "long_documents",
-    "instruction",
-    "label",
-    "threads",
-    "idle_threads",
-    "providers",
-    "revision",
-    "cache_dir",
-    "local_files_only",
-    "model_file",
-    "expected_sha256",
-    "optimize",
-    "batching",
-    "backend",
-    "precision",
-    "score_cache",
+LOADING_OPTIONS = tuple(
+    name for name in defaults() if name not in ("model_name", "specific_model_path", "activation", "lazy_load")
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
 _lock = threading.Lock()
 
 
-class EncoderOptions(BaseModel):
-    """Which encoder, and how it is opened.
+def strict(kind: Any) -> Any:
+    """The type as pydantic should take it: a whole number is no float, no bool and no text."""
+    if get_origin(kind) in (Union, UnionType):
+        return Union[tuple(map(strict, get_args(kind)))]  # noqa: UP007 - made at run time
+    return StrictInt if kind is int else kind
+
+
+_EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  # its fields are known at run time
+    "_EncoderFields",
+    model=(
+        str | Path | TextCrossEncoderBase,
+        Field(
+            default_factory=registry.default_model,
+            description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
+            "which may be shared.",
+        ),
+    ),
+    batch_size=(
+        StrictInt | None,
+        Field(default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."),
+    ),
+    __config__=ConfigDict(arbitrary_types_allowed=True, protected_namespaces=()),
+    **{
+        name: (
+            Annotated[strict(option_types()[name]), AfterValidator(partial(check_option, name))],
+            Field(default=defaults()[name], description=descriptions()[name]),
+        )
+        for name in (*LOADING_OPTIONS, "lazy_load")
+    },
+)
+
+
+class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made of core.options, where each is written
+    """Which encoder, and how it is opened: the options of a `TextCrossEncoder` as fields.
 
     A subclass adds what its framework calls; this class never imports one.
     """
 
-    model_config = ConfigDict(
+    model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
     )
 
-    model: str | Path | TextCrossEncoderBase = Field(
-        default_factory=registry.default_model,
-        description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
-        "which may be shared.",
-    )
-    batch_size: StrictInt | None = Field(
-        default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."
-    )
-    lazy_load: bool = Field(default=False, description="Open the model when it is first used, not now.")
-
-    max_length: StrictInt | None = Field(default=None, ge=1, description="Tokens of the longest pair.")
-    truncation: Truncation = "longest_first"
-    special_tokens_in_text: SpecialTokensInText = "special"
-    long_documents: LongDocuments = "truncate"
-    instruction: str | None = Field(default=None, description="For models that take one; None for the model's own.")
-    label: StrictInt | str | None = None
-    threads: StrictInt | None = Field(default=None, ge=1, description="Threads of the model; None for all CPUs.")
-    idle_threads: IdleThreads = "sleep"
-    providers: list[str | tuple[str, dict[str, Any]]] | None = Field(
-        default=None, description="onnxruntime's execution providers in order of preference; None for the CPU."
-    )
-    revision: str | None = Field(default=None, description="The hub's branch, tag or commit.")
-    cache_dir: str | Path | None = Field(default=None, description="None for huggingface_hub's own cache.")
-    local_files_only: bool = Field(default=False, description="Never ask the network.")
-    model_file: str | None = Field(default=None, description='"auto", "fp32", "int8" or a path in the repository.')
-    expected_sha256: str | None = None
-    optimize: Optimize = "auto"
-    batching: Batching = "auto"
-    backend: Backend = "onnxruntime"
-    precision: Precision = "fp32"
-    score_cache: StrictInt | str | Path | None = Field(
-        default=None, description="Scores remembered: so many in memory, or in an SQLite file; None for none."
-    )
-
     _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
+    _asked: dict[str, Any] | None = PrivateAttr(default=None)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -131,8 +112,8 @@ class EncoderOptions(BaseModel):
 
     @classmethod
     def _refuse_options_of_a_ready_encoder(cls, options: Mapping[str, Any]) -> None:
-        defaults = {name: cls.model_fields[name].default for name in LOADING_OPTIONS}
-        changed = [name for name in LOADING_OPTIONS if options.get(name, defaults[name]) != defaults[name]]
+        usual = defaults()
+        changed = [name for name in LOADING_OPTIONS if options.get(name, usual[name]) != usual[name]]
         if changed and isinstance(options.get("model"), TextCrossEncoderBase):
             raise InputValueError(
                 f"{', '.join(changed)} can't be combined with a ready encoder as model, which is loaded already: "
@@ -162,11 +143,11 @@ class EncoderOptions(BaseModel):
         if isinstance(self.model, TextCrossEncoderBase):
             self._refuse_options_of_a_ready_encoder({"model": self.model, **options})  # model_copy doesn't validate
             return self.model
-        wanted = TextCrossEncoder(self.model, **options, lazy_load=True)
+        asked = {"model": self.model, **options}
         with _lock:
-            if self._encoder != wanted:
-                self._encoder = wanted
-            return self._encoder or wanted
+            if self._encoder is None or self._asked != asked:
+                self._encoder, self._asked = TextCrossEncoder(self.model, **options, lazy_load=True), asked
+            return self._encoder
 
     @property
     def _options(self) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import multiprocessing
 import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -230,16 +231,8 @@ def test_nan_names_the_documents_and_gives_no_ranking(toy: TextCrossEncoder) -> 
 
 def test_an_encoder_that_gives_another_number_of_scores_is_an_error(toy: TextCrossEncoder) -> None:
     class Short(TextCrossEncoderBase):
-        config: Mapping[str, object] = {}
-
         def logits(self, pairs: Sequence[Pair], **options: object) -> Floats:
             return toy.logits(pairs)[1:]
-
-        def token_count(self, pairs: Iterable[Pair]) -> int:
-            return toy.token_count(pairs)
-
-        def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
-            return toy.truncated(pairs)
 
     with pytest.raises(ScoreError, match="Short gave 2 scores for 3 documents"):
         Short().rank("q", ["a", "b", "c"])
@@ -251,6 +244,24 @@ def test_a_tokenizers_config_that_truncates_on_the_left_is_followed(tmp_path: Pa
     for beginning in ("", "a " * 50_000):
         assert encoder.rerank("q", [f"{beginning}b c d e f g"]) == [toy_score("q", "d e f g")]
     assert encoder.rerank("b c d e f g", ["q"]) == [toy_score("d e f g", "q")]
+
+
+def test_an_encoder_of_ones_own_is_one_method() -> None:
+    class Length(TextCrossEncoderBase):
+        def logits(self, pairs: Sequence[Pair], **options: object) -> Floats:
+            return np.array([float(len(document)) for _, document in pairs])
+
+    encoder = Length()
+
+    assert [one.index for one in encoder.rank("q", ["a", "abc", "ab"], top_n=2)] == [1, 2]
+    assert encoder.rerank("q", ["abc"], activation="model") == pytest.approx([1 / (1 + math.exp(-3))])
+    assert (
+        TextCrossEncoder.cascade(["lexical", encoder], keep=[1]).rank("bee", ["a bee", "rain"], top_n=1)[0].score == 5
+    )
+    with pytest.raises(UnsupportedModelError, match="Length doesn't count tokens"):
+        encoder.token_count([("q", "a")])
+    with pytest.raises(UnsupportedModelError, match="Length doesn't tell what it cuts"):
+        encoder.truncated([("q", "a")])
 
 
 def test_max_length_truncates_and_truncated_says_so(toy_folder: Path) -> None:
@@ -450,16 +461,16 @@ def test_a_lazy_load_touches_nothing_until_the_first_call(tmp_path: Path) -> Non
 
 
 def test_a_race_of_threads_loads_once(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rerank_integrations.core import onnx_cross_encoder
+    from onnx_rerank_integrations.core import engine
 
     opened: list[int] = []
-    real = onnx_cross_encoder.InferenceSession
+    real = engine.InferenceSession
 
     def counted(*args: object, **kwargs: object) -> object:
         opened.append(1)
         return real(*args, **kwargs)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(onnx_cross_encoder, "InferenceSession", counted)
+    monkeypatch.setattr(engine, "InferenceSession", counted)
     encoder = TextCrossEncoder(toy_folder, lazy_load=True)
     gate = threading.Barrier(8)
 

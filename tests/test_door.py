@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import copy
+import inspect
 import json
 import os
 import pickle
@@ -98,8 +99,9 @@ def test_unknown_options_are_refused(folder: Path) -> None:
 
 
 def test_the_doors_take_every_option_of_the_encoder_with_its_default() -> None:
-    encoders = dict(TextCrossEncoder.__init__.__kwdefaults__ or {})
-    for not_ours in ("activation", "lazy_load", "specific_model_path"):  # the doors' own, and a folder goes as model
+    keywords = inspect.signature(TextCrossEncoder).parameters.values()
+    encoders = {keyword.name: keyword.default for keyword in keywords}
+    for not_ours in ("model_name", "activation", "lazy_load", "specific_model_path"):  # the doors have their own
         del encoders[not_ours]
 
     assert {name: RerankOptions.model_fields[name].default for name in LOADING_OPTIONS} == encoders

@@ -401,16 +401,16 @@ def test_two_event_loops_in_a_row(rerank: OnnxRerank) -> None:
 
 
 def test_a_race_of_threads_loads_once(toy_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnx_rerank_integrations.core import onnx_cross_encoder
+    from onnx_rerank_integrations.core import engine
 
     opened: list[int] = []
-    real = onnx_cross_encoder.InferenceSession
+    real = engine.InferenceSession
 
     def counted(*args: Any, **options: Any) -> Any:
         opened.append(1)
         return real(*args, **options)
 
-    monkeypatch.setattr(onnx_cross_encoder, "InferenceSession", counted)
+    monkeypatch.setattr(engine, "InferenceSession", counted)
     rerank = OnnxRerank(model=toy_folder, lazy_load=True)
     gate = threading.Barrier(8)
 

@@ -17,13 +17,16 @@ from onnx_rerank_integrations.core.checks import (
     checked_pairs,
     pairs_of,
 )
-from onnx_rerank_integrations.core.errors import ScoreError
+from onnx_rerank_integrations.core.errors import ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.scoring import Activation, Floats, activation_function, best_first, check_finite
 from onnx_rerank_integrations.core.types import Pair, RankedDocument
 
 
 class TextCrossEncoderBase(ABC):
-    """Scores (query, document) pairs with one model. Higher scores mean more relevant documents."""
+    """Scores (query, document) pairs with one model. Higher scores mean more relevant documents.
+
+    An encoder of your own needs one method, `logits`; it then ranks, and goes into both doors and into a cascade.
+    """
 
     activation: Activation = "identity"
     """The scale of the scores where a call doesn't choose one."""
@@ -42,18 +45,26 @@ class TextCrossEncoderBase(ABC):
     ) -> Floats:
         """Raw relevance logits (N,) of N checked pairs, in input order."""
 
-    @abstractmethod
     def token_count(self, pairs: Iterable[Pair]) -> int:
-        """Tokens the model reads for these pairs: special tokens included, after truncation, without padding."""
+        """Tokens the model reads for these pairs: special tokens included, after truncation, without padding.
 
-    @abstractmethod
+        Raises:
+            UnsupportedModelError: This encoder doesn't count tokens.
+        """
+        raise UnsupportedModelError(f"{type(self).__name__} doesn't count tokens; a token_count() of its own would.")
+
     def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
-        """For each pair, whether tokens are left out because it is longer than ``max_length``."""
+        """For each pair, whether tokens are left out because it is longer than ``max_length``.
+
+        Raises:
+            UnsupportedModelError: This encoder doesn't tell.
+        """
+        raise UnsupportedModelError(f"{type(self).__name__} doesn't tell what it cuts; a truncated() of its own would.")
 
     @property
-    @abstractmethod
     def config(self) -> Mapping[str, Any]:
-        """The model's config.json."""
+        """The model's config.json, empty where there is none."""
+        return {}
 
     def rerank(
         self,

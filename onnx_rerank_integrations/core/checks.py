@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, get_args
 
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
@@ -87,3 +88,8 @@ def check_choice(name: str, value: object, choices: Any) -> None:
     words = get_args(choices)
     if value not in words:
         raise InputValueError(f"{name}={value!r} is not one of {', '.join(map(repr, words))}")
+
+
+def check_model_name(model_name: object) -> None:
+    if model_name is not None and not isinstance(model_name, (str, Path)):
+        raise InputTypeError(f"model_name must be a str, a Path or None, not {type(model_name).__name__}")

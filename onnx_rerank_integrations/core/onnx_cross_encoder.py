@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,14 +15,15 @@ from numpy.typing import NDArray
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
-from onnx_rerank_integrations.core.engine.onnxruntime import IdleThreads, InferenceSession, Provider
-from onnx_rerank_integrations.core.engine.session import Session
+from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
-from onnx_rerank_integrations.core.errors import InputValueError, MissingExtraError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedModelError
+from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.model.head import read_modular_head
 from onnx_rerank_integrations.core.onnx_format import operators
-from onnx_rerank_integrations.core.score_cache import logits_through, model_key, open_cache
+from onnx_rerank_integrations.core.options import Engine, Reading, values
+from onnx_rerank_integrations.core.score_cache import model_key
 from onnx_rerank_integrations.core.scoring import (
     Activation,
     Floats,
@@ -33,21 +34,14 @@ from onnx_rerank_integrations.core.scoring import (
 )
 from onnx_rerank_integrations.core.tokens.pairs import (
     EncodedPair,
-    LongDocuments,
     PairTokenizer,
-    Truncation,
     collate,
 )
 from onnx_rerank_integrations.core.tokens.prompts import is_causal, prompt_for
-from onnx_rerank_integrations.core.tokens.texts import SpecialTokensInText
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 logger = logging.getLogger(__name__)
 
-Backend = Literal["onnxruntime", "openvino"]
-Precision = Literal["fp32", "bf16"]
-Batching = Literal["auto", "sorted"]
-Optimize = Literal["auto", "off"]
 
 LEXICAL_TOKEN_BUDGET = 4096
 """The embedded model computes next to nothing per token, so what counts is the cost of a run: one thread and large
@@ -59,85 +53,50 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     Args:
         files: Graph, tokenizer and configs.
-        providers: Execution providers; None for the CPU.
-        threads: Threads that compute at once; None for all available CPUs, and one for the embedded model.
-        idle_threads: ``"sleep"`` or ``"spin"``.
-        max_length: Tokens of the longest pair; None for what the model was made for.
-        truncation: ``"longest_first"`` or ``"only_second"``.
-        special_tokens_in_text: ``"special"`` or ``"text"``.
-        long_documents: ``"truncate"``, ``"max"``, ``"mean"`` or ``"first"``.
-        instruction: What a language model is told to look for; None for its family's own.
-        label: The label that means 'relevant'; None to take it from the config.
+        reading: How texts become tokens, and logits one score.
+        engine: What computes.
         activation: The default of the methods' `activation`.
         token_budget: Padded tokens of a batch; None for what suits the session.
-        optimize: ``"auto"`` or ``"off"``.
-        batching: ``"auto"`` runs dynamically quantized graphs pair by pair, ``"sorted"`` batches them too.
-        score_cache: Scores kept in memory, as their number, or on disk, as a file; None for no cache.
-        backend: ``"onnxruntime"`` or ``"openvino"``.
-        precision: ``"fp32"``, or ``"bf16"`` with OpenVINO.
     """
 
     def __init__(
         self,
         files: ModelFiles,
         *,
-        providers: Sequence[Provider] | None = None,
-        threads: int | None = None,
-        idle_threads: IdleThreads = "sleep",
-        max_length: int | None = None,
-        truncation: Truncation = "longest_first",
-        special_tokens_in_text: SpecialTokensInText = "special",
-        long_documents: LongDocuments = "truncate",
-        instruction: str | None = None,
-        label: int | str | None = None,
+        reading: Reading | None = None,
+        engine: Engine | None = None,
         activation: Activation = "identity",
         token_budget: int | None = None,
-        optimize: Optimize = "auto",
-        batching: Batching = "auto",
-        score_cache: int | str | Path | None = None,
-        backend: Backend = "onnxruntime",
-        precision: Precision = "fp32",
     ) -> None:
+        reading = reading or Reading()
+        engine = engine or Engine()
         self.files = files
         self.activation = activation
-        self._long_documents = long_documents
-        self._cache = open_cache(score_cache)
-        self._cache_key = b""
-        if self._cache:
-            options = (
-                *(max_length, truncation, special_tokens_in_text, long_documents, instruction, label),
-                *(providers, optimize, batching, backend, precision),
-            )
-            self._cache_key = model_key(files.files, {"options": options})
+        self._reading = reading
+        self._engine = engine
         lexical = is_lexical(files.config)
         causal = is_causal(files.config)
-        prompt = prompt_for(files.config, instruction)
+        prompt = prompt_for(files.config, reading.instruction)
         head = read_modular_head(files.folder)
         self._session = open_session(
-            graph_to_run(files, optimize),
-            backend=backend,
-            precision=precision,
-            providers=providers,
-            threads=threads or (1 if lexical else None),
-            idle_threads=idle_threads,
+            graph_to_run(files, engine),
+            engine,
+            threads=engine.threads or (1 if lexical else None),
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
         if lexical:
             token_budget = token_budget or LEXICAL_TOKEN_BUDGET
         self._lanes = Lanes(self._session, token_budget, few_tokens=LEXICAL_TOKEN_BUDGET if lexical else FEW_TOKENS)
-        self._one_by_one = batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
+        self._one_by_one = engine.batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
         self._head = head if self._session.signature.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
-            max_length=chosen_max_length(max_length, files, self._session.signature.fixed_length),
-            truncation=truncation,
+            **values(reading, Reading, leave_out={"max_length", "label"}),
+            max_length=chosen_max_length(reading.max_length, files, self._session.signature.fixed_length),
             truncation_side=files.tokenizer_config.get("truncation_side") or "right",
             padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
             pad_token=token_text(files.tokenizer_config.get("pad_token")),
-            special_tokens_in_text=special_tokens_in_text,
-            long_documents=long_documents,
             prompt=prompt,
-            instruction=instruction,
         )
         output = self._try_out()
         self._read: Callable[[NDArray[Any]], Floats]
@@ -145,7 +104,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             positive, negative = map(self._tokenizer.token_id, (prompt.positive, prompt.negative))
             self._read = partial(next_word_logits, positive=positive, negative=negative)
         else:
-            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], label, files.config))
+            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], reading.label, files.config))
+
+    @cached_property
+    def identity(self) -> bytes:
+        """What the logits depend on beside the texts: changes with every file and option that decides them."""
+        return model_key(
+            self.files.files,
+            {**values(self._reading, Reading), **values(self._engine, Engine, leave_out={"threads", "idle_threads"})},
+        )
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -165,9 +132,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         show_progress: bool = False,
     ) -> Floats:
         firsts, inverse = deduplicate(pairs)
-        unique = [pairs[first] for first in firsts]
-        compute = partial(self._compute, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
-        logits = logits_through(self._cache, self._cache_key, unique, compute) if self._cache else compute(unique)
+        logits = self._compute([pairs[first] for first in firsts], batch_size, parallel, show_progress)
         return logits[inverse]
 
     def _compute(
@@ -221,7 +186,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def join(self, logits: Floats, owners: Sequence[int], count: int) -> Floats:
         """Logits (N,) of `count` pairs from those of their encodings, (M,), and the pair that each belongs to."""
-        return aggregate_windows(logits, np.asarray(owners, dtype=np.intp), count, self._long_documents)
+        return aggregate_windows(logits, np.asarray(owners, dtype=np.intp), count, self._reading.long_documents)
 
     def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
         """Logits (B,) of one batch; `all_threads` where no other runs beside it."""
@@ -273,47 +238,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         return output
 
 
-def graph_to_run(files: ModelFiles, optimize: Optimize) -> Path:
+def graph_to_run(files: ModelFiles, engine: Engine) -> Path:
     """The model's own graph, or the verified copy whose last layer computes only the first token."""
-    if optimize == "off" or is_lexical(files.config):
+    if engine.optimize == "off" or is_lexical(files.config):
         return files.onnx
-    from onnx_rerank_integrations.core.graphs.optimized import optimized_path  # an extra, only when it may be needed
-
     try:
         return optimized_path(files.onnx) or files.onnx
     except MissingExtraError as error:
         logger.debug("%s runs as it is: %s", files.name, error)
         return files.onnx
-
-
-def open_session(
-    path: Path,
-    *,
-    backend: Backend,
-    precision: Precision,
-    providers: Sequence[Provider] | None,
-    threads: int | None,
-    idle_threads: IdleThreads,
-    output_ranks: Sequence[int],
-) -> Session:
-    """Opens the graph with the chosen backend.
-
-    Raises:
-        InputValueError: Options that don't go with the backend.
-    """
-    if backend == "openvino":
-        if providers is not None:
-            raise InputValueError("providers are onnxruntime's, and don't go with backend=\"openvino\"")
-        from onnx_rerank_integrations.core.engine.openvino import OpenVinoSession  # an extra, only when asked for
-
-        return OpenVinoSession(path, threads=threads, precision=precision, output_ranks=output_ranks)
-    if precision != "fp32":
-        raise InputValueError(
-            f'precision={precision!r} needs backend="openvino"; onnxruntime computes in the graph\'s own types'
-        )
-    return InferenceSession(
-        path, providers=providers, threads=threads, idle_threads=idle_threads, output_ranks=output_ranks
-    )
 
 
 @contextmanager

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.types import Pair
@@ -24,7 +26,7 @@ KEYS_PER_QUERY = 500
 """SQLite takes at least 999 values in one statement."""
 
 
-class ScoreCache(Protocol):
+class Store(Protocol):
     """Logits by key."""
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, float]:
@@ -32,6 +34,56 @@ class ScoreCache(Protocol):
 
     def put(self, logits: Mapping[bytes, float]) -> None:
         """Adds logits; old ones make room."""
+
+
+class ScoreCache(TextCrossEncoderBase):
+    """An encoder that remembers its scores.
+
+    Args:
+        encoder: Computes what isn't remembered.
+        store: Where scores are kept.
+        key: What the encoder's logits depend on beside the texts; see `OnnxCrossEncoder.identity`.
+    """
+
+    def __init__(self, encoder: TextCrossEncoderBase, store: Store, key: bytes) -> None:
+        self._encoder = encoder
+        self._store = store
+        self._key = key
+        self.activation = encoder.activation
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return self._encoder.config
+
+    def logits(
+        self,
+        pairs: Sequence[Pair],
+        *,
+        batch_size: int | None = None,
+        parallel: int | None = None,
+        show_progress: bool = False,
+    ) -> Floats:
+        keys = pair_keys(self._key, pairs)
+        by_key = dict(zip(keys, pairs, strict=True))
+        logits = self._store.get(list(by_key))
+        unknown = [key for key in by_key if key not in logits]
+        if unknown:
+            computed = self._encoder.logits(
+                [by_key[key] for key in unknown],
+                batch_size=batch_size,
+                parallel=parallel,
+                show_progress=show_progress,
+            )
+            new = dict(zip(unknown, map(float, computed), strict=True))
+            self._store.put({key: logit for key, logit in new.items() if math.isfinite(logit)})
+            logits |= new
+        return np.array([logits[key] for key in keys])
+
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        return self._encoder.token_count(pairs)
+
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        return self._encoder.truncated(pairs)
 
 
 def pair_keys(model_key: bytes, pairs: Sequence[Pair]) -> list[bytes]:
@@ -56,8 +108,8 @@ def model_key(files: Sequence[Path], options: Mapping[str, object]) -> bytes:
     return digest.digest()
 
 
-def open_cache(where: int | str | Path | None) -> ScoreCache | None:
-    """A cache of so many scores in memory, one in an SQLite file, or none."""
+def open_store(where: int | str | Path | None) -> Store | None:
+    """A store of so many scores in memory, one in an SQLite file, or none."""
     if where is None:
         return None
     if isinstance(where, bool) or not isinstance(where, (int, str, Path)):
@@ -129,17 +181,3 @@ class DiskCache:
         """A connection that commits, or rolls back, and is closed after its block."""
         with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
             yield connection
-
-
-def logits_through(
-    cache: ScoreCache, key: bytes, pairs: Sequence[Pair], compute: Callable[[Sequence[Pair]], Floats]
-) -> Floats:
-    """Logits (N,) of N distinct pairs: those that are remembered, and the rest computed and remembered."""
-    keys = pair_keys(key, pairs)
-    known = cache.get(keys)
-    unknown = [place for place, one in enumerate(keys) if one not in known]
-    logits = np.array([known.get(one, np.nan) for one in keys])
-    if unknown:
-        logits[unknown] = compute([pairs[place] for place in unknown])
-        cache.put({keys[place]: float(logits[place]) for place in unknown if np.isfinite(logits[place])})
-    return logits

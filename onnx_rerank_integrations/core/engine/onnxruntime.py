@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +21,9 @@ from onnx_rerank_integrations.core.errors import (
     ProviderError,
 )
 from onnx_rerank_integrations.core.onnx_format import describe_broken
+from onnx_rerank_integrations.core.options import IdleThreads, Provider
 
 logger = logging.getLogger(__name__)
-
-Provider = str | tuple[str, dict[str, Any]]
-"""An execution provider's name, alone or with its options, as onnxruntime takes it."""
-
-IdleThreads = Literal["sleep", "spin"]
 
 BOUND_PROVIDERS = frozenset({"CUDAExecutionProvider", "TensorrtExecutionProvider"})
 """Providers that compute in a memory of their own."""

@@ -7,7 +7,7 @@ import os
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,10 +16,9 @@ from onnx_rerank_integrations.core.engine.session import Port, Signature
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError
 from onnx_rerank_integrations.core.onnx_format import describe_broken
+from onnx_rerank_integrations.core.options import Precision
 
 logger = logging.getLogger(__name__)
-
-Precision = Literal["fp32", "bf16"]
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}

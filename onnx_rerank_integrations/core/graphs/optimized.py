@@ -31,9 +31,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import constants
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared so
-
 from onnx_rerank_integrations.core.engine.onnxruntime import onnxruntime
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ModelNotFoundError
 
@@ -100,6 +97,8 @@ def optimized_path(onnx_path: str | Path, *, cache_dir: str | Path | None = None
 
 
 def _beside_hub_cache() -> Path:
+    from huggingface_hub import constants
+
     return Path(constants.HF_HUB_CACHE).parent / "onnx-rerank"
 
 
@@ -214,6 +213,8 @@ def _write_copy(model: onnx.ModelProto, source: Path, entry: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _locked(entry: Path) -> Iterator[None]:
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared so
+
     entry.mkdir(parents=True, exist_ok=True)
     with WeakFileLock(entry / "lock", timeout=LOCK_SECONDS):
         yield

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
+from onnx_rerank_integrations.core.options import LongDocuments, SpecialTokensInText, Truncation
 from onnx_rerank_integrations.core.tokens.prompts import Prompt
 from onnx_rerank_integrations.core.tokens.texts import (
-    SpecialTokensInText,
     clean,
     control_tokens,
     encode_clipped,
@@ -34,8 +34,6 @@ from onnx_rerank_integrations.core.types import Pair
 
 logger = logging.getLogger(__name__)
 
-Truncation = Literal["longest_first", "only_second"]
-LongDocuments = Literal["truncate", "max", "mean", "first"]
 
 QUERY_SHARE = 0.5
 """With ``truncation="only_second"`` and with windows, the part of the room for text that a query may fill."""

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InvalidModelError
-
-SpecialTokensInText = Literal["special", "text"]
+from onnx_rerank_integrations.core.options import SpecialTokensInText
 
 FEW_WORDS = 128
 """So many words are encoded sooner one by one than by the library's threads, which have to be woken first: 16 words in

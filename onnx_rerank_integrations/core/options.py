@@ -1,0 +1,276 @@
+"""Every option of an encoder, once: its type, default, words, check and description.
+
+The keywords of `TextCrossEncoder` and their docstring, the doors' fields, the command line's flags, equality, pickles,
+the score cache's key and the reference in the docs are made of what stands here. A new option is a field of this file,
+the place that uses it, and a test.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
+
+from onnx_rerank_integrations.core.checks import check_choice, check_max_length, check_model_name, check_threads
+from onnx_rerank_integrations.core.scoring import Activation
+
+Truncation = Literal["longest_first", "only_second"]
+SpecialTokensInText = Literal["special", "text"]
+LongDocuments = Literal["truncate", "max", "mean", "first"]
+IdleThreads = Literal["sleep", "spin"]
+Batching = Literal["auto", "sorted"]
+Optimize = Literal["auto", "off"]
+Backend = Literal["onnxruntime", "openvino"]
+Precision = Literal["fp32", "bf16"]
+
+Provider = str | tuple[str, dict[str, Any]]
+"""An execution provider's name, alone or with its options, as onnxruntime takes it."""
+
+Arguments = ParamSpec("Arguments")
+Part = TypeVar("Part")
+Value = TypeVar("Value")
+
+
+def option(
+    default: Any, description: str, *, check: Callable[[Any], None] | None = None, deprecated: str | None = None
+) -> Any:
+    """A field of an options class.
+
+    Args:
+        default: Its value where the user says nothing.
+        description: What it does, its unit and what None means, for every place that shows options.
+        check: Raises one of our errors for a value that can't be used. The words of a ``Literal`` need none.
+        deprecated: What to do instead, for an option that will go.
+    """
+    return field(default=default, metadata={"description": description, "check": check, "deprecated": deprecated})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """Where a model's files come from."""
+
+    model_name: str | Path | None = field(
+        default=None,
+        kw_only=False,
+        metadata={
+            "description": 'A supported model\'s name, any hub id with ONNX files, or a folder; ``"embedded"`` and '
+            '``"lexical"`` are inside the package. None for the environment variable ``ONNX_RERANK_MODEL``, else '
+            "``Xenova/ms-marco-MiniLM-L-6-v2``.",
+            "check": check_model_name,
+        },
+    )
+    cache_dir: str | Path | None = option(None, "Where hub files are kept; None for huggingface_hub's own cache.")
+    revision: str | None = option(None, "The hub's branch, tag or commit; None for ``main``.")
+    local_files_only: bool = option(False, "Never ask the network.")
+    specific_model_path: str | Path | None = option(
+        None,
+        "A folder to take the model's files from, instead of the hub.",
+        deprecated="give the folder itself as the model",
+    )
+    model_file: str | None = option(
+        None,
+        '``"auto"`` (or None), ``"fp32"``, ``"int8"`` (the variant that fits this CPU), or a path in the repository.',
+    )
+    expected_sha256: str | None = option(
+        None, "The checksum of what is computed with, in hexadecimal; None for no check."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How texts become tokens, and logits one score."""
+
+    max_length: int | None = option(
+        None,
+        "Tokens of the longest pair, special tokens included; None for what the model was made for.",
+        check=check_max_length,
+    )
+    truncation: Truncation = option(
+        "longest_first",
+        'How a longer pair is cut: ``"longest_first"`` takes tokens from the longer text, as sentence-transformers and '
+        'FastEmbed do; ``"only_second"`` from the document, after a query that fills more than half of the room is cut '
+        "to half.",
+    )
+    special_tokens_in_text: SpecialTokensInText = option(
+        "special",
+        '``"special"`` reads ``[SEP]`` and the like in a text as control tokens, as the reference implementations do; '
+        '``"text"`` as plain characters, so that a document can\'t forge structure.',
+    )
+    long_documents: LongDocuments = option(
+        "truncate",
+        '``"truncate"``, or the ``"max"``, ``"mean"`` or ``"first"`` of the logits of overlapping windows over the '
+        "document's tokens.",
+    )
+    instruction: str | None = option(
+        None,
+        "For rerankers that are language models (Qwen3-Reranker, mxbai-rerank-v2), what they are told to look for; "
+        "None for the default of the model's family.",
+    )
+    label: int | str | None = option(
+        None, "For models of three or more labels, the one to rank by, as its name or its place."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """What computes, and how."""
+
+    threads: int | None = option(
+        None,
+        "Threads that compute at once; None for all CPUs this process may use. Each runs batches of its own; a call "
+        "with fewer documents than half of the threads has each batch computed by all of them.",
+        check=check_threads,
+    )
+    providers: Sequence[Provider] | None = option(
+        None,
+        "onnxruntime's execution providers in order of preference; None for the CPU. One that isn't there or doesn't "
+        "start is an error.",
+    )
+    idle_threads: IdleThreads = option(
+        "sleep",
+        '``"sleep"`` between operators, or ``"spin"``.',
+        deprecated="leave it out: threads sleep between operators, and spinning gained nothing where cores are shared",
+    )
+    batching: Batching = option(
+        "auto",
+        '``"auto"`` runs graphs whose scores would move with their batch mates pair by pair, ``"sorted"`` doesn\'t.',
+        deprecated="leave it out, and prefer a static int8 model (onnx-rerank quantize), which needs no such choice",
+    )
+    optimize: Optimize = option(
+        "auto",
+        '``"auto"`` runs a copy of the graph whose last layer computes only the token that the score is read from, '
+        "where the extra ``[optimize]`` is installed and the graph allows it. The copy is made once, its scores are "
+        "compared with the original's, and it is kept beside the hub's cache. ``\"off\"`` runs the graph as it is.",
+    )
+    backend: Backend = option(
+        "onnxruntime", '``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``), which runs the graph.'
+    )
+    precision: Precision = option(
+        "fp32",
+        'What is computed in: ``"fp32"``; with OpenVINO also ``"bf16"``, faster on CPUs that have it, and about 1e-2 '
+        "away.",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options(Engine, Reading, Source):  # a signature names the last one's first
+    """All options of a `TextCrossEncoder`: it may be passed wherever one of its three parts is asked for.
+
+    It inherits from its parts, so that type checkers and readers of a signature see each option as a keyword.
+
+    Raises:
+        InputTypeError, InputValueError: A value that can't be used.
+    """
+
+    activation: Activation = option(
+        "identity",
+        '``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model\'s config asks for, as '
+        "sentence-transformers would.",
+    )
+    score_cache: int | str | Path | None = option(
+        None,
+        "Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which processes may "
+        "share. The key holds all that decides a score. None for no cache.",
+    )
+    lazy_load: bool = option(False, "Find and open the model when it is first used, not now.")
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            value = check_option(one.name, getattr(self, one.name))
+            if (instead := one.metadata.get("deprecated")) and value != one.default:
+                warnings.warn(f"{one.name} is deprecated: {instead}", DeprecationWarning, stacklevel=_callers_level())
+
+
+def check_option(name: str, value: Value) -> Value:
+    """The value, if the option can take it.
+
+    Raises:
+        InputTypeError, InputValueError: It can't.
+    """
+    kind = option_types()[name]
+    if get_origin(kind) is Literal:
+        check_choice(name, value, kind)
+    elif check := _checks()[name]:
+        check(value)
+    return value
+
+
+def values(options: object, part: type = Options, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """The options of one part by name."""
+    return {name: getattr(options, name) for name in defaults(part) if name not in leave_out}
+
+
+def changed(options: object, part: type = Options, *, leave_out: Collection[str] = ()) -> dict[str, Any]:
+    """Those that differ from their defaults."""
+    usual = defaults(part)
+    return {name: value for name, value in values(options, part, leave_out=leave_out).items() if value != usual[name]}
+
+
+def _callers_level() -> int:
+    """How many frames up, from whoever asks, the first one outside of this package and of pydantic is."""
+    inside = (__name__.partition(".")[0], "pydantic")
+    frame, level = sys._getframe(2), 2
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] in inside:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+@cache
+def defaults(part: type = Options) -> Mapping[str, Any]:
+    return {one.name: one.default for one in fields(part)}
+
+
+@cache
+def _checks() -> Mapping[str, Callable[[Any], None] | None]:
+    return {one.name: one.metadata["check"] for one in fields(Options)}
+
+
+@cache
+def descriptions(part: type = Options) -> Mapping[str, str]:
+    """What each option does, in reStructuredText's inline marks."""
+    return {one.name: one.metadata["description"] for one in fields(part)}
+
+
+@cache
+def option_types(part: type = Options) -> Mapping[str, Any]:
+    return get_type_hints(part)
+
+
+def words(name: str) -> tuple[str, ...]:
+    """The values of an option that takes a few words, empty for any other."""
+    kind = option_types()[name]
+    return get_args(kind) if get_origin(kind) is Literal else ()
+
+
+def takes(
+    options: Callable[Arguments, Any],
+) -> Callable[[Callable[..., None]], Callable[Concatenate[Any, Arguments], None]]:
+    """Gives an ``__init__`` the keywords of an options class, for readers, type checkers and `inspect`."""
+
+    def with_keywords(init: Callable[..., None]) -> Callable[Concatenate[Any, Arguments], None]:
+        itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        signature = inspect.signature(options)
+        init.__signature__ = signature.replace(  # type: ignore[attr-defined]  # inspect reads it
+            parameters=[itself, *signature.parameters.values()]
+        )
+        return init
+
+    return with_keywords
+
+
+def documented(kind: type[Part]) -> type[Part]:
+    """Puts the options into a class's docstring, where it says ``{options}``."""
+    listed = "\n".join(
+        textwrap.fill(
+            f"{name}: {text}", 116, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
+        )
+        for name, text in descriptions().items()
+    )
+    kind.__doc__ = (kind.__doc__ or "").replace("        {options}", listed)
+    return kind
