@@ -18,6 +18,7 @@ from onnx_rerank_integrations.extras.cli.options import (
     MaxLength,
     ModelFile,
     Revision,
+    label_of,
 )
 from onnx_rerank_integrations.extras.cli.output import note, write_table
 
@@ -98,7 +99,7 @@ def check(
         references = [checks.read_reference(reference, model, activation=scale.value, tolerance=tolerance)]
     encoder = TextCrossEncoder(
         model,
-        label=label,
+        label=label_of(label),
         max_length=max_length,
         model_file=model_file,
         revision=revision,

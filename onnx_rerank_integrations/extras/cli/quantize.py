@@ -17,6 +17,7 @@ from onnx_rerank_integrations.extras.cli.options import (
     MaxLength,
     ModelFile,
     Revision,
+    label_of,
 )
 from onnx_rerank_integrations.extras.cli.output import write_table
 from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
@@ -68,7 +69,7 @@ def quantize(
         out,
         read_samples(calibrate),
         mode=mode.value,
-        label=label,
+        label=label_of(label),
         max_length=max_length,
         model_file=model_file,
         revision=revision,
