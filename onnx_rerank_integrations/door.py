@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -26,6 +25,7 @@ from pydantic import (
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.engine.forks import Lock
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
@@ -43,7 +43,7 @@ LOADING_OPTIONS = tuple(
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
-_lock = threading.Lock()
+_lock = Lock()
 
 
 def strict(kind: Any) -> Any:

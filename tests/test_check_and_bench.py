@@ -40,24 +40,6 @@ def test_a_difference_is_shown_and_fails(reference: Path, capsys: pytest.Capture
     assert "DIFFERENT" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("label", ["0", "1"])
-def test_the_scores_of_a_chosen_label_are_compared(
-    label: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = fixtures.folder("bert-3-labels")
-    pairs = [("bread", "two hours"), ("rain", "an altimeter"), ("salt", "")]
-    path = tmp_path / "scores.jsonl"
-    scores = TextCrossEncoder(folder, label=0).rerank_pairs(pairs)
-    lines = [
-        json.dumps({"query": q, "document": d, "score": score}) for (q, d), score in zip(pairs, scores, strict=True)
-    ]
-    path.write_text("\n".join(lines))
-
-    exit_code = main(["check", str(folder), "--reference", str(path), "--label", label])
-
-    assert (exit_code, "| equal |" in capsys.readouterr().out) == ((0, True) if label == "0" else (1, False))
-
-
 def test_a_model_without_published_scores_says_which_have_some(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "lexical"]) == 1
     assert "Xenova/ms-marco-MiniLM-L-6-v2" in capsys.readouterr().err

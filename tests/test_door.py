@@ -51,19 +51,6 @@ def test_the_model_is_opened_at_once_unless_it_is_asked_to_wait(tmp_path: Path) 
     assert first_score(waiting) == toy_score("q", "b")
 
 
-def test_the_batch_size_reaches_the_model(tmp_path: Path) -> None:
-    folder = make_toy(tmp_path, inputs=("input_ids",))  # without a mask, a batch's padding shows in the scores
-    texts = ["b", "c d", "e f g"]
-
-    def scores(batch_size: int | None) -> list[float]:
-        options = RerankOptions(model=folder, activation="identity", batch_size=batch_size, threads=1)
-        return sorted(one.score for one in options._rank("q", texts, None))
-
-    alone = sorted(TextCrossEncoder(folder).rerank("q", [text])[0] for text in texts)
-    assert scores(1) == alone
-    assert scores(None) != alone
-
-
 def test_without_a_model_the_default_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ONNX_RERANK_MODEL", raising=False)
     assert RerankOptions(lazy_load=True).model == DEFAULT_MODEL

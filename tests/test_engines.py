@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
-from onnx_rerank_integrations.core.engine.onnxruntime import TOKENS_PER_THREAD, InferenceSession, run_bound
+from onnx_rerank_integrations.core.engine import threads as threads_module
+from onnx_rerank_integrations.core.engine.onnxruntime import (
+    TOKENS_PER_THREAD,
+    InferenceSession,
+    onnxruntime,
+    run_bound,
+)
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.onnx_cross_encoder import LEXICAL_TOKEN_BUDGET
 from tests.parity import fixtures
@@ -55,7 +61,7 @@ def opened(encoder: TextCrossEncoder) -> list[int]:
     """The numbers of threads that the model was opened for."""
     session = encoder.load()._session
     assert isinstance(session, InferenceSession)
-    return sorted(session._opened)
+    return sorted(threads for threads, opened in session._opened.items() if opened.made)
 
 
 def test_the_model_is_opened_for_all_threads_only_for_a_call_that_wants_them() -> None:
@@ -70,7 +76,9 @@ def test_the_model_is_opened_for_all_threads_only_for_a_call_that_wants_them() -
     assert opened(encoder) == [1, 4]
 
 
-def test_how_batches_share_the_threads() -> None:
+def test_how_batches_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads_module, "available_cpus", lambda: 3)
+
     def way(threads: int, pairs: int, tokens: int, parallel: int | None = None, budget: int | None = None) -> Way:
         return Lanes(InferenceSession(fixtures.folder("bert") / "model.onnx", threads=threads), budget).way(
             pairs, tokens, parallel
@@ -83,6 +91,8 @@ def test_how_batches_share_the_threads() -> None:
     assert way(1, 100, 20_000) == Way(lanes=1, all_threads=True, token_budget=TOKENS_PER_THREAD)
     assert way(4, 100, 20_000, parallel=1) == Way(lanes=1, all_threads=True, token_budget=4 * TOKENS_PER_THREAD)
     assert way(1, 100, 20_000, parallel=3) == Way(lanes=3, all_threads=False, token_budget=TOKENS_PER_THREAD)
+    assert way(1, 100, 20_000, parallel=100_000).lanes == way(1, 100, 20_000, parallel=0).lanes == 3
+    assert way(4, 100, 20_000, parallel=100_000).lanes == 4
     assert way(4, 100, 20_000, budget=64) == Way(lanes=4, all_threads=False, token_budget=64)
 
 
@@ -103,11 +113,11 @@ def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEn
 
 def test_the_threads_are_kept_for_the_next_call_and_left_out_of_pickles(bert: TextCrossEncoder) -> None:
     bert.rerank("rain", documents(3), parallel=2)
-    pool = bert.load()._lanes.workers(2).pool
+    pool = bert.load()._lanes.workers.pool
 
     bert.rerank("rain", documents(3), parallel=2)
 
-    assert bert.load()._lanes.workers(2).pool is pool
+    assert bert.load()._lanes.workers.pool is pool
     assert pickle.loads(pickle.dumps(bert)).rerank("rain", ["a mat"], parallel=2) == pytest.approx(
         bert.rerank("rain", ["a mat"]), abs=1e-5
     )
@@ -157,7 +167,8 @@ def test_a_run_with_its_output_bound_to_a_device_gives_the_same_logits(bert: Tex
     session = encoder._session
     assert isinstance(session, InferenceSession)
 
-    bound = run_bound(session._live(1), session.signature.feeds(arrays), session.signature.output_name, device="cpu")
+    feeds, options = session.signature.feeds(arrays), onnxruntime().RunOptions()
+    bound = run_bound(session._live(1), feeds, session.signature.output_name, options, device="cpu")
 
     assert np.array_equal(bound, session.run(arrays))
 

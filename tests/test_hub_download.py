@@ -266,20 +266,6 @@ def test_a_pinned_commit_is_never_another_one(local_hub: LocalHub) -> None:
     assert content == graph(tag="old")["model.onnx"]
 
 
-def test_a_pinned_commit_is_no_branch_of_the_cache(local_hub: LocalHub, cache: Path) -> None:
-    old = local_hub.add("org/name", model_files(tag="old"))
-    new = local_hub.add("org/name", model_files(tag="new"))
-
-    files.locate("org/name", revision=old)
-    files.locate("org/name")
-
-    (repository,) = huggingface_hub.scan_cache_dir(cache).repos
-    assert {revision.commit_hash: revision.refs for revision in repository.revisions} == {
-        old: frozenset(),
-        new: frozenset({"main"}),
-    }
-
-
 def test_an_unknown_revision_says_so(local_hub: LocalHub) -> None:
     local_hub.add("org/name", model_files())
 
@@ -660,22 +646,6 @@ def test_a_hub_that_stays_busy_is_given_up_with_the_ways_on(local_hub: LocalHub,
         files.locate("org/name")
     assert 'use model="embedded", which needs no download' in last_line(caught)
     assert len(local_hub.requests) == 4
-
-
-def test_a_refused_connection_is_told_at_once(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-    model_info = huggingface_hub.HfApi.model_info
-
-    def counted(api: huggingface_hub.HfApi, repo_id: str, **options: object) -> object:
-        asked.append(repo_id)
-        return model_info(api, repo_id, **options)
-
-    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", counted)
-    local_hub.stop()
-
-    with pytest.raises(ModelNotFoundError, match="can't be fetched"):
-        files.locate("org/name")
-    assert asked == ["org/name"]
 
 
 def test_a_hub_that_does_not_answer_is_given_up_after_the_clients_timeout(

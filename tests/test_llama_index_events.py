@@ -178,18 +178,6 @@ def test_a_call_is_one_pair_of_callbacks(mode: str, rerank: OnnxRerank, callback
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_the_events_enclose_the_callbacks(
-    mode: str, rerank: OnnxRerank, heard: list[Any], callbacks: Callbacks
-) -> None:
-    callbacks.calls = heard  # both write into one list
-
-    call(rerank, mode, retrieved("a", "b", "c"), QueryBundle("q"))
-
-    order = [one[0] if isinstance(one, tuple) else type(one).__name__ for one in heard]
-    assert order == ["ReRankStartEvent", "start", "end", "ReRankEndEvent"]
-
-
-@pytest.mark.parametrize("mode", ["sync", "async"])
 @pytest.mark.parametrize("query", [QueryBundle("q"), None])
 def test_nothing_to_rerank_is_no_event(
     query: QueryBundle | None, mode: str, rerank: OnnxRerank, heard: list[Any], callbacks: Callbacks

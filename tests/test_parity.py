@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
@@ -86,20 +85,6 @@ def test_a_head_of_modules_beside_the_graph_is_applied_with_the_activation_its_c
     assert encoder.rerank_pairs(reference["pairs"][:2], activation="model") == encoder.rerank_pairs(
         reference["pairs"][:2]
     )
-
-
-def test_a_head_of_modules_reads_the_first_token_of_rows_that_are_padded_on_the_left(tmp_path: Path) -> None:
-    folder = shutil.copytree(fixtures.folder("ettin"), tmp_path / "model")
-    config = json.loads((folder / "tokenizer_config.json").read_text())
-    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"padding_side": "left"}))
-    documents = ["bread", "two hours", "rain on the old roofs", "salt and stone"]
-    encoder = TextCrossEncoder(folder, threads=1)
-    fed = encoder.load().feeds([("bread", document) for document in documents])
-    assert not all(batch["attention_mask"][:, 0].all() for batch in fed), "no row is padded on the left"
-
-    scores = encoder.rerank("bread", documents)
-
-    assert scores == pytest.approx(TextCrossEncoder(fixtures.folder("ettin")).rerank("bread", documents), abs=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -356,22 +356,6 @@ def test_the_command_reads_samples_and_prints_what_changed(
     assert "is there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("label", "exit_code"), [("0", 0), ("entail", 1), (None, 1)])
-def test_the_command_takes_a_label_by_its_place(
-    label: str | None, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    main = pytest.importorskip("onnx_rerank_integrations.extras.cli").main
-    pytest.importorskip("typer", reason="typer isn't installed")
-    model, samples = str(fixtures.folder("bert-3-labels")), tmp_path / "samples.jsonl"
-    samples.write_text("\n".join(json.dumps({"query": one.query, "documents": one.documents}) for one in SAMPLES))
-    arguments = ["quantize", model, str(tmp_path / "out"), "--calibrate", str(samples)]
-
-    found = main([*arguments, *(["--label", label] if label else [])])
-
-    assert found == exit_code, capsys.readouterr().err
-    assert (tmp_path / "out").exists() == (exit_code == 0)
-
-
 @pytest.mark.parametrize("line", ['{"query": "a"}', '{"query": "a", "documents": [3]}', "[]", "{"])
 def test_a_line_that_is_no_sample_is_named(
     line: str, bert: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -10,13 +10,13 @@ TextCrossEncoderBase      what every encoder offers (base.py)
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.engine.forks import Once, undivided
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
@@ -62,8 +62,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         self.model_name = str(options.model_name or registry.default_model())
         self.activation = options.activation
         self._store = open_store(options.score_cache)
-        self._lock = threading.Lock()
-        self._opened: OnnxCrossEncoder | None = None
+        self._opened: Once[OnnxCrossEncoder] = Once()
         if not options.lazy_load:
             self.load()
 
@@ -124,17 +123,14 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return Cascade([TextCrossEncoder(model) if isinstance(model, (str, Path)) else model for model in models], keep)
 
     def load(self) -> OnnxCrossEncoder:
-        """Opens the model if it isn't open yet; a race of threads opens it once."""
-        if self._opened is None:
-            with self._lock:
-                if self._opened is None:
-                    self._opened = self._open()
-        return self._opened
+        """Opens the model if it isn't open yet; a race of threads opens it once, and shares a failure."""
+        return self._opened(self._open)
 
     def _open(self) -> OnnxCrossEncoder:
         files = locate(self.model_name, **values(self.options, Source, leave_out={"model_name"}))
         warn_of_licence(files)
-        return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
+        with undivided():
+            return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
 
     @property
     def config(self) -> Mapping[str, Any]:

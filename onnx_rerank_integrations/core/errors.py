@@ -9,7 +9,8 @@
     │   ├── InvalidModelError (ValueError)     files that are there but broken, or don't match their checksum
     │   └── UnsupportedModelError (ValueError) a sound model this package can't score with as asked
     ├── ProviderError (RuntimeError)           an execution provider that was asked for and isn't active
-    ├── ScoreError (ValueError)                a model that gave NaN, infinity, or the wrong number of scores
+    ├── ScoreError (ValueError)                no score: NaN, infinity, the wrong number, or a library that fails
+    ├── RerankTimeoutError (TimeoutError)      a call that took longer than its `timeout`
     └── MissingExtraError (ImportError)        an optional dependency that isn't installed
 
 Each is also the builtin named beside it, so code that catches ``ValueError`` or ``FileNotFoundError`` keeps working.
@@ -55,7 +56,12 @@ class ProviderError(RerankError, RuntimeError):
 
 
 class ScoreError(RerankError, ValueError):
-    """The model returned NaN, infinity, or a number of scores that differs from the number of pairs."""
+    """The model returned NaN, infinity, or a number of scores that differs from the number of pairs; or the library
+    that tokenizes or computes failed on these texts."""
+
+
+class RerankTimeoutError(RerankError, TimeoutError):
+    """The call took longer than its ``timeout``: nothing was ranked, and nothing of it goes on."""
 
 
 class MissingExtraError(RerankError, ImportError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,8 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.engine import open_session
+from onnx_rerank_integrations.core.engine.forks import Once
+from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedModelError
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
@@ -74,6 +76,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self.activation = activation
         self._reading = reading
         self._engine = engine
+        self._identity: Once[bytes] = Once()
         lexical = is_lexical(files.config)
         causal = is_causal(files.config)
         prompt = prompt_for(files.config, reading.instruction)
@@ -106,9 +109,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         else:
             self._read = partial(relevance_logits, label=relevant_label(output.shape[1], reading.label, files.config))
 
-    @cached_property
+    @property
     def identity(self) -> bytes:
         """What the logits depend on beside the texts: changes with every file and option that decides them."""
+        return self._identity(self._make_identity)
+
+    def _make_identity(self) -> bytes:
         return model_key(
             self.files.files,
             {**values(self._reading, Reading), **values(self._engine, Engine, leave_out={"threads", "idle_threads"})},
@@ -138,14 +144,20 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def _compute(
         self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
     ) -> Floats:
-        score_chunk = partial(self._chunk_logits, batch_size=batch_size, parallel=parallel)
-        with progress_bar(len(pairs), shown=show_progress) as advance:
+        with progress_bar(len(pairs), shown=show_progress) as advance, stoppable() as stop:
+            score_chunk = partial(self._chunk_logits, batch_size=batch_size, parallel=parallel, stop=stop)
             return np.concatenate([score_chunk(chunk, advance) for chunk in chunks(pairs)])
 
     def _chunk_logits(
-        self, pairs: Sequence[Pair], advance: Callable[[int], Any], *, batch_size: int | None, parallel: int | None
+        self,
+        pairs: Sequence[Pair],
+        advance: Callable[[int], Any],
+        *,
+        batch_size: int | None,
+        parallel: int | None,
+        stop: Stop,
     ) -> Floats:
-        encoded = self.encode(pairs)
+        encoded = self.encode(pairs, stop=stop)
         # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
@@ -153,22 +165,28 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         lengths = [one.length for one in distinct]
         way = self.way(len(distinct), sum(lengths), parallel)
         batches = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
-        score = partial(self.score, all_threads=way.all_threads)
-        scored = self._lanes.run(score, ([distinct[i] for i in batch] for batch in batches), way.lanes)
+
+        def score(batch: NDArray[np.intp]) -> Floats:
+            return self.score([distinct[i] for i in batch], all_threads=way.all_threads, stop=stop)
+
         logits = np.empty(len(distinct))
-        for batch, found in zip(batches, scored, strict=True):
+        for batch, found in self._lanes.run(score, batches, way.lanes, stop):
             logits[batch] = found
             advance(round(len(batch) * len(pairs) / len(distinct)))
         return self.join(logits[inverse], [one.pair for one in encoded], len(pairs))
 
-    def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
+    def encode(
+        self, pairs: Sequence[Pair], *, document_tokens: int | None = None, stop: Stop | None = None
+    ) -> list[EncodedPair]:
         """The tokens of N checked pairs, in order; a document in windows gives several with the same ``pair``.
 
         Args:
             pairs: N texts with their queries.
             document_tokens: Most tokens of a document that are read; None for as many as fit.
+            stop: Ends it, before it has begun.
         """
-        return self._tokenizer.encode(pairs, document_tokens=document_tokens)
+        with (stop or Stop()).calling():
+            return self._tokenizer.encode(pairs, document_tokens=document_tokens)
 
     def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
         """How so many encodings, of so many tokens together, are best run; `parallel` as callers give it."""
@@ -188,13 +206,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         """Logits (N,) of `count` pairs from those of their encodings, (M,), and the pair that each belongs to."""
         return aggregate_windows(logits, np.asarray(owners, dtype=np.intp), count, self._reading.long_documents)
 
-    def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
-        """Logits (B,) of one batch; `all_threads` where no other runs beside it."""
-        return self._read(self._run(self._collate(batch), all_threads=all_threads))
+    def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False, stop: Stop | None = None) -> Floats:
+        """Logits (B,) of one batch; `all_threads` where no other runs beside it, `stop` to end it early."""
+        return self._read(self._run(self._collate(batch), all_threads=all_threads, stop=stop))
 
-    def _run(self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+    def _run(
+        self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
+    ) -> NDArray[Any]:
         """The graph's output for one batch, through the head where that lies beside the graph."""
-        output = self._session.run(inputs, all_threads=all_threads)
+        output = self._session.run(inputs, all_threads=all_threads, stop=stop)
         return self._head(output, inputs["attention_mask"]) if self._head else output
 
     def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:

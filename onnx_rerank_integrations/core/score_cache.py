@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import sqlite3
-import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.engine.forks import Lock, undivided
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.types import Pair
@@ -127,7 +127,7 @@ class MemoryCache:
     def __init__(self, entries: int) -> None:
         self._entries = entries
         self._logits: OrderedDict[bytes, float] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock = Lock()
 
     def get(self, keys: Sequence[bytes]) -> dict[bytes, float]:
         with self._lock:
@@ -179,5 +179,5 @@ class DiskCache:
     @contextmanager
     def _connect(self) -> Iterator[sqlite3.Connection]:
         """A connection that commits, or rolls back, and is closed after its block."""
-        with closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
+        with undivided(), closing(sqlite3.connect(self._path, timeout=30)) as connection, connection:
             yield connection

@@ -5,20 +5,22 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import threading
-import weakref
 from collections.abc import Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_rerank_integrations.core.engine.forks import Once, renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
+from onnx_rerank_integrations.core.engine.stops import Stop
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import (
     InvalidModelError,
     ProviderError,
+    ScoreError,
 )
 from onnx_rerank_integrations.core.onnx_format import describe_broken
 from onnx_rerank_integrations.core.options import IdleThreads, Provider
@@ -47,9 +49,8 @@ Of 128 to 8,192, the quickest or within 2 % of it on models of 2 x 128, 6 x 384 
 TOKENS_ON_DEVICE = 2**14
 """The same for a device that computes many rows at once. Chosen, not measured."""
 
-_sessions: weakref.WeakSet[InferenceSession] = weakref.WeakSet()
 
-
+@cache
 def onnxruntime() -> Any:
     """The onnxruntime module, imported when first needed, with its telemetry off unless the user chose otherwise.
 
@@ -57,7 +58,8 @@ def onnxruntime() -> Any:
     import hangs when it ends.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
+    with undivided():
+        import onnxruntime
 
     return onnxruntime
 
@@ -94,35 +96,51 @@ class InferenceSession:
         self._providers: list[Provider] = list(providers or ["CPUExecutionProvider"])
         self._threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
-        self._lock = threading.Lock()
         names = [provider_name(provider) for provider in self._providers]
         check_providers(names)
         self._bound = names[0] in BOUND_PROVIDERS
         self.lanes = self._threads if names == ["CPUExecutionProvider"] else 1
-        self._opened: dict[int, Any] = {}
+        self._opened: dict[int, Once[Any]] = {count: Once() for count in (self._threads, self._threads // self.lanes)}
         session = self._live(self._threads_of_a_run(all_threads=False))
         self.signature = Signature(path, ports(session.get_inputs()), ports(session.get_outputs()), output_ranks)
-        _sessions.add(self)
+        renew_in_child(self)
 
-    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+    def run(
+        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
+    ) -> NDArray[Any]:
         """Runs one batch.
 
         Args:
             arrays: Arrays (B, T) by name; of those, the ones that the graph declares are fed.
             all_threads: Whether all threads compute it, and not one.
+            stop: Ends the run before its end, within some 20 ms.
 
         Returns:
             Logits (B, L), or (B, T, V) of a language model or a bare encoder.
 
         Raises:
+            CancelledError: It was stopped.
+            ScoreError: onnxruntime failed on this batch.
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
         feeds = self.signature.feeds(arrays)
         session = self._live(self._threads_of_a_run(all_threads=all_threads))
-        if self._bound:
-            output = run_bound(session, feeds, self.signature.output_name)
-        else:
-            (output,) = session.run([self.signature.output_name], feeds)
+        stop = stop or Stop()
+        options = onnxruntime().RunOptions()
+        with stop.calling(partial(setattr, options, "terminate", True)):
+            try:
+                if self._bound:
+                    output = run_bound(session, feeds, self.signature.output_name, options)
+                else:
+                    (output,) = session.run([self.signature.output_name], feeds, options)
+            except Exception as error:
+                stop.check()
+                rows, length = arrays["input_ids"].shape
+                raise ScoreError(
+                    f"onnxruntime failed on a batch of {rows} pairs of {length} tokens: {error}\n"
+                    "No ranking was made: give a smaller batch_size if memory is short, else look at the model with "
+                    "onnx-rerank check."
+                ) from error
         return self.signature.logits(output, len(arrays["input_ids"]))
 
     def token_budget(self, *, all_threads: bool) -> int:
@@ -133,11 +151,7 @@ class InferenceSession:
 
     def _live(self, threads: int) -> Any:
         """The session of so many threads a run; opened anew in a forked child, which can't use its parent's."""
-        if (session := self._opened.get(threads)) is None:
-            with self._lock:
-                if (session := self._opened.get(threads)) is None:
-                    session = self._opened[threads] = self._open(threads)
-        return session
+        return self._opened[threads](partial(self._open, threads))
 
     def _open(self, threads: int) -> Any:
         ort = onnxruntime()
@@ -148,32 +162,40 @@ class InferenceSession:
         options.enable_mem_pattern = False  # a plan of memory for each shape: nearly every batch has a shape of its own
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._idle_threads == "spin")))
         try:
-            session = ort.InferenceSession(str(self._path), options, providers=self._providers)
+            session = new_session(str(self._path), options, self._providers)
         except Exception as error:
             raise InvalidModelError(
                 f"onnxruntime {ort.__version__} can't open {self._path}: {describe_broken(self._path) or error}\n"
                 "Fetch the model again, or export it anew (onnx-rerank export)."
             ) from error
-        session.disable_fallback()
         check_active(self._providers, session.get_providers())
         logger.debug("opened %s with %s, %d threads", self._path, session.get_providers(), threads)
         return session
 
-    def _forget_in_child(self) -> None:
+    def renew(self) -> None:
         """Leaves the inherited sessions alone for good: freeing one in a child hangs or crashes."""
-        for session in self._opened.values():
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
-        self._opened = {}
-        self._lock = threading.Lock()
+        for opened in self._opened.values():
+            if opened.made is not None:
+                ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.made))
+                opened.forget()
 
 
-def run_bound(session: Any, feeds: Mapping[str, NDArray[Any]], output_name: str, device: str = "cuda") -> NDArray[Any]:
+def new_session(source: str | bytes, options: Any, providers: Sequence[Provider]) -> Any:
+    """An ``onnxruntime.InferenceSession`` of a file or of a graph's bytes."""
+    with undivided():
+        # The fallback would try again on the CPU and say so on stdout, from within the constructor.
+        return onnxruntime().InferenceSession(source, options, providers=list(providers), enable_fallback=0)
+
+
+def run_bound(
+    session: Any, feeds: Mapping[str, NDArray[Any]], output_name: str, options: Any, device: str = "cuda"
+) -> NDArray[Any]:
     """Runs one batch with its output bound to the device, from where only the logits are copied back."""
     binding = session.io_binding()
     for name, values in feeds.items():
         binding.bind_cpu_input(name, np.ascontiguousarray(values))
     binding.bind_output(output_name, device)
-    session.run_with_iobinding(binding)
+    session.run_with_iobinding(binding, options)
     output: NDArray[Any] = binding.copy_outputs_to_cpu()[0]
     return output
 
@@ -207,29 +229,3 @@ def check_active(asked: Sequence[Provider], active: Sequence[str]) -> None:
             f"The execution provider {left_out[0]!r} didn't start (active: {', '.join(active)}).\n"
             "Check its driver and libraries, or leave providers out to run on the CPU."
         )
-
-
-_QUIET_TOKENIZERS = "TOKENIZERS_PARALLELISM"
-"""Unless this variable is set, tokenizers warns on stderr of each fork after its thread pool was used."""
-
-_set_for_fork: list[bool] = []
-
-
-def _before_fork() -> None:
-    _set_for_fork.append(_QUIET_TOKENIZERS not in os.environ)
-    os.environ.setdefault(_QUIET_TOKENIZERS, "false")
-
-
-def _after_fork_in_parent() -> None:
-    if _set_for_fork.pop():
-        os.environ.pop(_QUIET_TOKENIZERS, None)
-
-
-def _after_fork_in_child() -> None:
-    _set_for_fork.clear()
-    for session in list(_sessions):
-        session._forget_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

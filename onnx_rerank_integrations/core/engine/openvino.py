@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 from collections import deque
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_rerank_integrations.core.engine.forks import renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
+from onnx_rerank_integrations.core.engine.stops import Stop
 from onnx_rerank_integrations.core.engine.threads import available_cpus
-from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError
+from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError, ScoreError
 from onnx_rerank_integrations.core.onnx_format import describe_broken
 from onnx_rerank_integrations.core.options import Precision
 
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 CAPABILITIES = {"fp32": "FP32", "bf16": "BF16"}
 
+_used_by: int | None = None
+"""The process that first used OpenVINO."""
 
 TOKENS_PER_THREAD = 1024
 """Padded tokens of a batch for each thread: of 205 to 2,048, the quickest with two (benchmarks/README.md)."""
@@ -55,27 +60,47 @@ class OpenVinoSession:
         output_ranks: Sequence[int] = (2,),
     ) -> None:
         try:
-            import openvino
+            with undivided():
+                import openvino
         except ImportError as error:
             raise MissingExtraError('backend="openvino"', "openvino") from error
+        check_not_forked()
         self.lanes = 1
         self._path = path
         self._threads = threads or available_cpus()
         self._precision: Precision = precision
         self._compiled = self._compile(openvino)
-        self._process = os.getpid()
+        renew_in_child(self)
         self._idle: deque[Any] = deque()
         self.signature = Signature(path, _ports(self._compiled.inputs), _ports(self._compiled.outputs), output_ranks)
 
-    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True) -> NDArray[Any]:
-        """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`."""
+    def run(
+        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True, stop: Stop | None = None
+    ) -> NDArray[Any]:
+        """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`.
+
+        Raises:
+            ProviderError: This process was forked from one that used OpenVINO.
+            CancelledError, ScoreError: As for `InferenceSession.run`.
+        """
+        check_not_forked()
         try:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
+        stop = stop or Stop()
+        feeds = self.signature.feeds(arrays)
         try:
-            results = request.infer(self.signature.feeds(arrays), share_inputs=True)
-            output = np.array(results[self.signature.output_name])
+            with stop.calling(request.cancel):
+                results = request.infer(feeds, share_inputs=True)
+                output = np.array(results[self.signature.output_name])
+        except RuntimeError as error:
+            stop.check()
+            rows, length = arrays["input_ids"].shape
+            raise ScoreError(
+                f"OpenVINO failed on a batch of {rows} pairs of {length} tokens: {error}\n"
+                "No ranking was made: leave backend out to run the model with onnxruntime."
+            ) from error
         finally:
             self._idle.append(request)
         return self.signature.logits(output, len(arrays["input_ids"]))
@@ -84,6 +109,8 @@ class OpenVinoSession:
         return TOKENS_PER_THREAD * self._threads
 
     def _compile(self, openvino: Any) -> Any:
+        global _used_by
+        _used_by = os.getpid()
         core = openvino.Core()
         if CAPABILITIES[self._precision] not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             raise ProviderError(
@@ -105,6 +132,21 @@ class OpenVinoSession:
             ) from error
         logger.debug("compiled %s with OpenVINO, %s, %d threads", self._path, self._precision, self._threads)
         return compiled
+
+    def renew(self) -> None:
+        """Leaves what was inherited alone for good: freeing it in a child hangs or crashes."""
+        for inherited in (self._compiled, *self._idle):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
+
+
+def check_not_forked() -> None:
+    """Raises ProviderError in a child of a process that used OpenVINO, whose threads it would wait for in vain."""
+    if _used_by not in (None, os.getpid()):
+        raise ProviderError(
+            f"This process was forked from one (pid {_used_by}) that had opened a model with OpenVINO, which doesn't "
+            'survive a fork.\nStart processes with multiprocessing.get_context("spawn"), open the model only in the '
+            "children, or leave backend out: onnxruntime may be forked."
+        )
 
 
 def _ports(declared: Sequence[Any]) -> list[Port]:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_rerank_integrations.core.engine.stops import Stop
 from onnx_rerank_integrations.core.errors import UnsupportedModelError
 
 
@@ -134,7 +135,9 @@ class Session(Protocol):
     signature: Signature
     lanes: int
 
-    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+    def run(
+        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
+    ) -> NDArray[Any]:
         """One batch, arrays (B, T) by name to logits; `all_threads` where no other batch runs beside it."""
 
     def token_budget(self, *, all_threads: bool) -> int:

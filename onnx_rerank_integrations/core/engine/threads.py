@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
-import threading
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TypeVar
 
+from onnx_rerank_integrations.core.engine.forks import Lock, renew_in_child
 from onnx_rerank_integrations.core.engine.session import Session
+from onnx_rerank_integrations.core.engine.stops import Stop
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
@@ -45,18 +47,19 @@ def _container_quota() -> int | None:
 
 
 class Workers:
-    """So many threads, started when first needed; a forked child, which has none of them, gets its own."""
+    """So many threads, each started when first needed; a forked child, which has none of them, gets its own."""
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._process = os.getpid()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
+        renew_in_child(self)
+
+    def renew(self) -> None:
+        self._pool = None
 
     @property
     def pool(self) -> ThreadPoolExecutor:
-        if self._process != os.getpid():
-            self._process, self._lock, self._pool = os.getpid(), threading.Lock(), None
         with self._lock:
             if self._pool is None:
                 self._pool = ThreadPoolExecutor(self.threads, thread_name_prefix="onnx-rerank")
@@ -101,12 +104,11 @@ class Lanes:
         self._session = session
         self._token_budget = token_budget
         self._few_tokens = few_tokens
-        self._lock = threading.Lock()
-        self._workers: dict[int, Workers] = {}
+        self.workers = Workers(max(session.lanes, available_cpus()))
 
     def way(self, pairs: int, tokens: int, parallel: int | None) -> Way:
         """For so many pairs, of so many tokens together; `parallel` as callers give it."""
-        lanes = self._session.lanes if parallel is None else parallel or available_cpus()
+        lanes = self._session.lanes if parallel is None else min(parallel or available_cpus(), self.workers.threads)
         few = tokens <= self._few_tokens
         if few or lanes >= 2 * pairs:
             lanes = 1
@@ -115,13 +117,34 @@ class Lanes:
         share = -(-tokens // min(lanes, pairs))
         return Way(lanes, all_threads, min(budget, share) if lanes > 1 else budget)
 
-    def run(self, score: Callable[[Batch], Result], batches: Iterable[Batch], lanes: int) -> Iterator[Result]:
-        """What `score` makes of each batch, in order, so many at once."""
-        if lanes == 1:
-            return map(score, batches)
-        return self.workers(lanes).pool.map(score, batches)
+    def run(
+        self, score: Callable[[Batch], Result], batches: Sequence[Batch], lanes: int, stop: Stop
+    ) -> Iterator[tuple[Batch, Result]]:
+        """Each batch with what `score` makes of it, so many at once, in the order in which they are done.
 
-    def workers(self, count: int) -> Workers:
-        """So many threads: made for the first call that asks for them, then kept."""
-        with self._lock:
-            return self._workers.setdefault(count, Workers(count))
+        Whoever leaves before the end sets the stop, or the rest is scored for nobody.
+        """
+        if lanes == 1:
+            for batch in batches:
+                stop.check()
+                yield batch, score(batch)
+            return
+        waiting = iter(batches)
+        done: SimpleQueue[tuple[Batch, Result] | BaseException] = SimpleQueue()
+
+        def lane() -> None:
+            try:
+                for batch in waiting:
+                    stop.check()
+                    done.put((batch, score(batch)))
+            except BaseException as error:  # noqa: BLE001 - it is raised where the results are waited for
+                done.put(error)
+
+        with stop.calling(lambda: done.put(CancelledError())):
+            for _ in range(lanes):
+                self.workers.pool.submit(lane)
+            for _ in batches:
+                outcome = done.get()
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                yield outcome

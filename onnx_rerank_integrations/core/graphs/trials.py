@@ -14,7 +14,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from onnx_rerank_integrations.core.engine.onnxruntime import onnxruntime
+from onnx_rerank_integrations.core.engine.onnxruntime import new_session, onnxruntime
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,7 @@ def open_session(
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(data_folder))
     try:
         source = str(model) if isinstance(model, Path) else _serialized(model, extra_outputs)
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return new_session(source, options, ["CPUExecutionProvider"])
     except Exception as error:
         raise NotApplicable(f"onnxruntime can't load it: {error}") from error
 

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import difflib
 import os
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+from onnx_rerank_integrations.core.engine.forks import Lock
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.types import ModelDescription
 
@@ -416,7 +416,7 @@ _MORE_MODELS = (
     ),
 )
 
-_lock = threading.Lock()
+_lock = Lock()
 _models: dict[str, ModelDescription] = {
     description.model.lower(): description
     for description in (*_FASTEMBED_MODELS, _EMBEDDED_MODEL, _LEXICAL_MODEL, *_MORE_MODELS)

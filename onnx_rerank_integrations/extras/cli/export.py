@@ -18,7 +18,6 @@ from onnx_rerank_integrations.extras.cli.options import (
     MaxLength,
     ModelFile,
     Revision,
-    label_of,
 )
 from onnx_rerank_integrations.extras.cli.output import note, write_table
 
@@ -99,7 +98,7 @@ def check(
         references = [checks.read_reference(reference, model, activation=scale.value, tolerance=tolerance)]
     encoder = TextCrossEncoder(
         model,
-        label=label_of(label),
+        label=label,
         max_length=max_length,
         model_file=model_file,
         revision=revision,

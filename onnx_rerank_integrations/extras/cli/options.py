@@ -48,18 +48,8 @@ LongDocuments = Annotated[
 ]
 Label = Annotated[
     str | None,
-    typer.Option(
-        help="For a model of three or more labels, the one to rank by: its name, or its place from 0.",
-        show_default=False,
-    ),
+    typer.Option(help="For a model of three or more labels, the one to rank by.", show_default=False),
 ]
-
-
-def label_of(option: str | None) -> int | str | None:
-    """The label that `Label` names, as `TextCrossEncoder` takes it: digits are a place."""
-    return int(option) if option is not None and option.isdecimal() else option
-
-
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all CPUs")]
 Providers = Annotated[
     list[str] | None,

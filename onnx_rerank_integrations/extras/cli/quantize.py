@@ -17,7 +17,6 @@ from onnx_rerank_integrations.extras.cli.options import (
     MaxLength,
     ModelFile,
     Revision,
-    label_of,
 )
 from onnx_rerank_integrations.extras.cli.output import write_table
 from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
@@ -69,7 +68,7 @@ def quantize(
         out,
         read_samples(calibrate),
         mode=mode.value,
-        label=label_of(label),
+        label=label,
         max_length=max_length,
         model_file=model_file,
         revision=revision,

@@ -29,7 +29,6 @@ from onnx_rerank_integrations.extras.cli.options import (
     Providers,
     Revision,
     Threads,
-    label_of,
 )
 from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 
@@ -112,7 +111,7 @@ def rank(
         local_files_only=local_files_only,
         max_length=max_length,
         long_documents=long_documents.value,
-        label=label_of(label),
+        label=int(label) if label and label.isdecimal() else label,
         threads=threads,
         providers=provider or None,
     )
