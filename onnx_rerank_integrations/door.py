@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from types import UnionType
+from types import EllipsisType, UnionType
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import (
@@ -17,11 +18,13 @@ from pydantic import (
     Field,
     PrivateAttr,
     StrictInt,
+    ValidationError,
     ValidationInfo,
     create_model,
     field_serializer,
     field_validator,
 )
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
@@ -32,6 +35,9 @@ from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, option_types
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import RankedDocument
+from onnx_rerank_integrations.option_names import advice
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -44,6 +50,28 @@ LOADING_OPTIONS = tuple(
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
 _lock = Lock()
+
+
+def refuse_unknown_options(title: str, given: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Names the option that is meant, where another library's name or a misspelt one was given.
+
+    Raises:
+        ValidationError: Something given is no option.
+    """
+    known = list(known)
+    unknown = [name for name in given if name not in known]
+    if unknown:
+        raise ValidationError.from_exception_data(
+            title,
+            [
+                InitErrorDetails(
+                    type=PydanticCustomError("unknown_option", "{advice}", {"advice": advice(name, known)}),
+                    loc=(name,),
+                    input=given[name],
+                )
+                for name in unknown
+            ],
+        )
 
 
 def strict(kind: Any) -> Any:
@@ -92,6 +120,7 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
     _asked: dict[str, Any] | None = PrivateAttr(default=None)
 
     def __init__(self, **options: Any) -> None:
+        refuse_unknown_options(type(self).__name__, options, type(self).model_fields)
         super().__init__(**options)
         # Not in model_post_init: pydantic would turn our errors into its own, and their types and messages are lost.
         encoder = self.encoder
@@ -167,8 +196,8 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
         return partial(type(self), **self._options), ()
 
 
-class RerankOptions(EncoderOptions):
-    """The options of both doors: which encoder, what is scored, and what is returned."""
+class Limits(BaseModel):
+    """How much of a ranking is returned."""
 
     top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.")
     score_threshold: float | None = Field(
@@ -176,6 +205,11 @@ class RerankOptions(EncoderOptions):
         allow_inf_nan=False,
         description="The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.",
     )
+
+
+class RerankOptions(Limits, EncoderOptions):
+    """The options of all doors: which encoder, what is scored, and what is returned."""
+
     activation: Activation = Field(
         default="sigmoid",
         description="Scale of the reported scores: sigmoid for 0..1, identity for raw logits, model for what the "
@@ -194,10 +228,16 @@ class RerankOptions(EncoderOptions):
     )
 
     _workers: Workers | None = PrivateAttr(default=None)
+    _missed_fields: set[str] = PrivateAttr(default_factory=set)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self._own_workers()
+
+    @field_validator("text", mode="before")
+    @classmethod
+    def _one_field_is_a_list_of_one(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value not in ("", "content") else value
 
     @field_serializer("text")
     def _only_named_texts(self, value: Any) -> Any:
@@ -205,13 +245,45 @@ class RerankOptions(EncoderOptions):
             raise ValueError('text is a function, which can\'t be serialized: use "content" or metadata fields')
         return value
 
-    def _rank(self, query: str, texts: Sequence[str], top_n: int | None) -> list[RankedDocument]:
-        """The kept texts, best first, in the options' scale. Where there are no texts, the model stays closed."""
+    def _texts(self, documents: Iterable[tuple[Any, str, Mapping[str, Any]]]) -> list[str]:
+        """What is scored of each (document, content, metadata)."""
+        if self.text == "content":
+            return [content for _, content, _ in documents]
+        documents = list(documents)
+        text = [self.text] if isinstance(self.text, str) else self.text  # model_copy doesn't validate
+        if isinstance(text, list) and documents:
+            self._warn_of_missing_fields(text, [metadata for _, _, metadata in documents])
+        return [chosen_text(text, *document, index) for index, document in enumerate(documents)]
+
+    def _warn_of_missing_fields(self, fields: list[str], metadatas: Sequence[Mapping[str, Any]]) -> None:
+        """One warning for each field of `text` that no document has: a misspelt one would make a ranking of nothing."""
+        present = {str(name) for metadata in metadatas for name in metadata} | {"content"}
+        missing = [name for name in fields if name not in present and name not in self._missed_fields]
+        if missing:
+            self._missed_fields.update(missing)
+            logger.warning(
+                "text names %s, which none of the %d documents has: it is scored as nothing. Fields that are there: %s",
+                ", ".join(map(repr, missing)),
+                len(metadatas),
+                ", ".join(sorted(present)),
+            )
+
+    def _rank(
+        self,
+        query: str,
+        texts: Sequence[str],
+        top_n: int | None,
+        score_threshold: float | EllipsisType | None = ...,
+    ) -> list[RankedDocument]:
+        """The kept texts, best first, in the options' scale. Where there are no texts, the model stays closed.
+
+        A threshold that is left out is the options' own.
+        """
         return self.encoder.rank(
             query,
             texts,
             top_n=top_n,
-            score_threshold=self.score_threshold,
+            score_threshold=self.score_threshold if isinstance(score_threshold, EllipsisType) else score_threshold,
             activation=self.activation,
             batch_size=self.batch_size,
         )

@@ -3,26 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from types import EllipsisType
 from typing import Any, NotRequired
 
-from onnx_rerank_integrations.core.errors import InputTypeError, MissingExtraError
+from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
 from onnx_rerank_integrations.core.types import RankedDocument
 
 try:
-    from langchain_core.callbacks import Callbacks
+    from langchain_core.callbacks import (
+        AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForRetrieverRun,
+        Callbacks,
+    )
     from langchain_core.cross_encoders import BaseCrossEncoder
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.load.serializable import Serializable, SerializedConstructor, SerializedNotImplemented
-    from langchain_core.runnables import Runnable, RunnableConfig, RunnableLambda
-    from pydantic import Field  # comes with the framework, and so does what the door is made of
+    from langchain_core.retrievers import BaseRetriever, RetrieverLike
+    from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+    from langchain_core.runnables.base import RunnableBindingBase
+    from langchain_core.runnables.config import merge_configs
+    from langchain_core.runnables.configurable import DynamicRunnable
+    from langchain_core.runnables.utils import ConfigurableFieldSpec
+    from pydantic import Field, StrictInt  # comes with the framework, and so does what the door is made of
     from typing_extensions import TypedDict  # pydantic reads no typing.TypedDict before Python 3.12
 
-    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, EncoderOptions, RerankOptions, chosen_text
+    from onnx_rerank_integrations.door import (
+        RETRIEVAL_SCORE,
+        EncoderOptions,
+        Limits,
+        RerankOptions,
+        refuse_unknown_options,
+    )
 except ImportError as error:
     raise MissingExtraError("onnx_rerank_integrations.langchain", "langchain") from error
 
-__all__ = ["OnnxCrossEncoderModel", "OnnxRerank", "RerankInput"]
+__all__ = ["OnnxCrossEncoderModel", "OnnxRerank", "OnnxRerankRetriever", "RerankInput", "RerankStep"]
+
+
+LIMITS = tuple(Limits.model_fields)
 
 
 class RerankInput(TypedDict):
@@ -31,13 +51,15 @@ class RerankInput(TypedDict):
     query: str
     documents: Sequence[Document]
     top_n: NotRequired[int | None]
+    score_threshold: NotRequired[float | None]
 
 
 class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
     """Rescores retrieved documents with an ONNX cross-encoder and keeps the best ones.
 
-    Goes wherever LangChain takes a document compressor: as ``base_compressor`` of a `ContextualCompressionRetriever`,
-    in a `DocumentCompressorPipeline`; and, by `as_runnable`, into a chain.
+    `as_retriever` puts it behind a retriever, and `as_runnable` into a chain or a graph. Goes wherever LangChain takes
+    a document compressor, too: as ``base_compressor`` of langchain-classic's `ContextualCompressionRetriever`, in a
+    `DocumentCompressorPipeline`.
 
     Returns copies, best first, each with its score in ``metadata["relevance_score"]``; the given documents are left
     as they were. A blank document or an empty query is scored like any other text. Each call is one run named
@@ -108,12 +130,23 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
             InputValueError: `top_n` is below 1.
             ScoreError: The model gave NaN or infinity for a document.
         """
-        ranked = self._ranking(documents, query, top_n)
+        most = self.top_n if isinstance(top_n, EllipsisType) else top_n
+        ranked = self._ranking(documents, query, most, self.score_threshold)
         return [{"index": one.index, "relevance_score": one.score} for one in ranked]
 
-    def as_runnable(self) -> Runnable[RerankInput, list[Document]]:
-        """This object as a step of a chain, from ``{"query", "documents"}`` and, if need be, ``"top_n"``."""
-        return TracedRerank(self)
+    def as_retriever(self, retriever: RetrieverLike, *, k: int | None = None) -> OnnxRerankRetriever:
+        """A retriever that finds with another one and keeps the best of what was found.
+
+        Args:
+            retriever: Finds the documents: a `BaseRetriever`, or a chain from a query to documents.
+            k: How many documents it is asked for; None for its own setting.
+        """
+        return OnnxRerankRetriever(retriever=retriever, reranker=self, k=k)
+
+    def as_runnable(self) -> RerankStep:
+        """This object as a step of a chain, from ``{"query", "documents"}`` to the best documents."""
+        # All of it is checked already, and a step is made for every call.
+        return RerankStep.model_construct(reranker=self, top_n=self.top_n, score_threshold=self.score_threshold)
 
     def _compress(self, inputs: RerankInput) -> list[Document]:
         documents = inputs["documents"]
@@ -122,32 +155,37 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
                 raise InputTypeError(
                     f"document {index} must be a Document, not {type(document).__name__}; rerank() takes other kinds"
                 )
-        ranked = self._ranking(documents, inputs["query"], inputs.get("top_n", ...))
+        ranked = self._ranking(documents, inputs["query"], inputs["top_n"], inputs["score_threshold"])
         return [self._scored(documents[one.index], one.score) for one in ranked]
 
     async def _acompress(self, inputs: RerankInput) -> list[Document]:
         return await self._in_thread(self._compress, inputs)
 
     def _ranking(
-        self, documents: Sequence[str | Document | dict[str, Any]], query: str, top_n: int | EllipsisType | None
+        self,
+        documents: Sequence[str | Document | dict[str, Any]],
+        query: str,
+        top_n: int | None,
+        score_threshold: float | None,
     ) -> list[RankedDocument]:
         if isinstance(documents, (str, Document, Mapping)):
             raise InputTypeError(f"documents must be several, not one {type(documents).__name__}: put it in a list")
-        texts = [self._text_of(document, index) for index, document in enumerate(documents)]
-        return self._rank(query, texts, self.top_n if isinstance(top_n, EllipsisType) else top_n)
+        texts = self._texts(self._parts(document, index) for index, document in enumerate(documents))
+        return self._rank(query, texts, top_n, score_threshold)
 
-    def _text_of(self, document: str | Document | dict[str, Any], index: int) -> str:
+    def _parts(self, document: str | Document | dict[str, Any], index: int) -> tuple[Any, str, Mapping[str, Any]]:
+        """The document, its content and its metadata."""
         if isinstance(document, Document):
-            return chosen_text(self.text, document, document.page_content, document.metadata, index)
+            return document, document.page_content, document.metadata
         if isinstance(document, str):
-            return chosen_text(self.text, document, document, {}, index)
+            return document, document, {}
         if not isinstance(document, Mapping):
             raise InputTypeError(f"document {index} must be a str, a Document or a dict, not {type(document).__name__}")
         if self.text == "content" and not isinstance(document.get("text"), str):
             raise InputTypeError(
                 f'document {index} is a dict without a str at "text": name its fields in the option text'
             )
-        return chosen_text(self.text, document, document.get("text", ""), document, index)
+        return document, document.get("text", ""), document
 
     def _scored(self, document: Document, score: float) -> Document:
         metadata = dict(document.metadata)  # a deep copy would fail on locks and clients
@@ -172,30 +210,166 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         return serialized
 
 
-class TracedRerank(Runnable[RerankInput, list[Document]]):
-    """Each call of an `OnnxRerank` as one run named "rerank", with the model and the counts in its metadata."""
+class Reranking(Limits):
+    """What has a reranker, and limits of its own that begin as the reranker's."""
 
-    name = "rerank"
+    model_config = RerankOptions.model_config
 
-    def __init__(self, reranker: OnnxRerank) -> None:
-        self._reranker = reranker
+    reranker: OnnxRerank = Field(description="What reranks; or give its options here, as `model` or `max_length`.")
+
+    def __init__(self, **options: Any) -> None:
+        own = type(self).model_fields
+        refuse_unknown_options(type(self).__name__, options, [*own, *OnnxRerank.model_fields])
+        rerankers = {name: options.pop(name) for name in list(options) if name not in own}
+        if "reranker" not in options:
+            options["reranker"] = OnnxRerank(**rerankers)
+        elif rerankers:
+            raise InputValueError(
+                f"{', '.join(rerankers)} can't be combined with a ready reranker: give them to that OnnxRerank"
+            )
+        if isinstance(options["reranker"], OnnxRerank):
+            options = {**options["reranker"].model_dump(include=set(LIMITS)), **options}
+        super().__init__(**options)
+
+
+class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
+    """An `OnnxRerank` as a step of a chain or in the node of a graph. `OnnxRerank.as_runnable` makes it.
+
+    Takes ``{"query": str, "documents": [Document, ...]}`` and gives at most `top_n` copies, best first. ``"top_n"`` and
+    ``"score_threshold"`` in the input come before ``config["configurable"]``, and that before the step's own. Each call
+    is one run named "rerank", with the model, the number of documents and the limits in its metadata.
+
+    Example:
+        >>> from langchain_core.documents import Document
+        >>> from onnx_rerank_integrations.langchain import OnnxRerank
+        >>> documents = [Document("Soup is eaten warm."), Document("In winter the bees live on their honey.")]
+        >>> step = OnnxRerank(model="lexical", top_n=2).as_runnable()
+        >>> call = {"query": "what do bees do in winter", "documents": documents}
+        >>> [document.page_content for document in step.invoke(call, {"configurable": {"top_n": 1}})]
+        ['In winter the bees live on their honey.']
+    """
+
+    name: str | None = "rerank"
 
     def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        inputs = checked_inputs(input)
-        return self._run(inputs).invoke(inputs, config, **kwargs)
+        inputs, config = self._prepared(input, config)
+        return self._call_with_config(self.reranker._compress, inputs, config, **kwargs)
 
     async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        inputs = checked_inputs(input)
-        return await self._run(inputs).ainvoke(inputs, config, **kwargs)
+        inputs, config = self._prepared(input, config)
+        return await self._acall_with_config(self.reranker._acompress, inputs, config, **kwargs)
 
-    def _run(self, inputs: RerankInput) -> Runnable[RerankInput, list[Document]]:
-        reranker = self._reranker
-        facts = {
-            "model": reranker.model_name,
-            "documents": len(inputs["documents"]),
-            "top_n": inputs.get("top_n", reranker.top_n),
-        }
-        return RunnableLambda(reranker._compress, reranker._acompress).with_config(run_name="rerank", metadata=facts)
+    def _prepared(self, input: RerankInput, config: RunnableConfig | None) -> tuple[RerankInput, RunnableConfig]:
+        """The checked input with its limits, and the config with what a trace should tell."""
+        inputs = checked_inputs(input)
+        asked = {**configurable_of(config), **inputs}
+        limits = {name: asked.get(name, getattr(self, name)) for name in LIMITS}
+        facts = {"model": self.reranker.model_name, "documents": len(inputs["documents"]), **limits}
+        return {**inputs, **limits}, merge_configs({"metadata": facts}, config)  # type: ignore[typeddict-item]
+
+    @classmethod
+    def is_lc_serializable(cls) -> bool:
+        return True
+
+    def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
+        """For ``dumps``: the reranker, and the limits, also where they are the default, which the reranker's aren't."""
+        serialized = super().to_json()
+        if serialized["type"] == "constructor":
+            serialized["kwargs"] |= self.model_dump(include=set(LIMITS))
+        return serialized
+
+
+class OnnxRerankRetriever(Reranking, BaseRetriever):
+    """A retriever that finds with another one, and keeps the best of what was found, best first.
+
+    Needs langchain-core alone. Takes a ready `reranker`, or the options of an `OnnxRerank` as its own. Each call is one
+    retriever run, with the run of the first stage and the one named "rerank" under it.
+
+    `top_n` and `score_threshold` can be given to a call: as ``invoke(query, top_n=5)``, or as
+    ``config={"configurable": {"top_n": 5}}``, which the first stage gets, too; `k` as ``invoke(query, k=50)``.
+    `configurable_fields` gives any of them a name of its own.
+
+    Example:
+        >>> from langchain_core.embeddings import DeterministicFakeEmbedding
+        >>> from langchain_core.vectorstores import InMemoryVectorStore
+        >>> from onnx_rerank_integrations.langchain import OnnxRerankRetriever
+        >>> texts = ["Soup is eaten warm.", "In winter the bees live on their honey.", "Copper turns green."]
+        >>> store = InMemoryVectorStore.from_texts(texts, DeterministicFakeEmbedding(size=8))
+        >>> retriever = OnnxRerankRetriever(retriever=store.as_retriever(), k=3, model="lexical", top_n=1)
+        >>> [best] = retriever.invoke("what do bees do in winter")
+        >>> best.page_content
+        'In winter the bees live on their honey.'
+    """
+
+    retriever: RetrieverLike = Field(description="The first stage: a retriever, or a chain from a query to documents.")
+    k: StrictInt | None = Field(
+        default=None,
+        ge=1,
+        description="How many documents the first stage is asked for, where it takes `k` when it is called, as vector "
+        "stores' retrievers do; None for its own setting.",
+    )
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._asked_for(None)
+
+    def invoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        return super().invoke(input, config, configurable=configurable_of(config), **kwargs)
+
+    async def ainvoke(self, input: str, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
+        return await super().ainvoke(input, config, configurable=configurable_of(config), **kwargs)
+
+    def _get_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: CallbackManagerForRetrieverRun,
+        k: int | None = None,
+        top_n: int | EllipsisType | None = ...,
+        score_threshold: float | EllipsisType | None = ...,
+        configurable: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        asked_for = self._asked_for(k)
+        config: RunnableConfig = {"callbacks": run_manager.get_child(), "configurable": dict(configurable or {})}
+        found = self.retriever.invoke(query, config, **asked_for)
+        return self._step.invoke(step_input(query, found, top_n, score_threshold), config)
+
+    async def _aget_relevant_documents(
+        self,
+        query: str,
+        *,
+        run_manager: AsyncCallbackManagerForRetrieverRun,
+        k: int | None = None,
+        top_n: int | EllipsisType | None = ...,
+        score_threshold: float | EllipsisType | None = ...,
+        configurable: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        asked_for = self._asked_for(k)
+        config: RunnableConfig = {"callbacks": run_manager.get_child(), "configurable": dict(configurable or {})}
+        found = await self.retriever.ainvoke(query, config, **asked_for)
+        return await self._step.ainvoke(step_input(query, found, top_n, score_threshold), config)
+
+    @property
+    def _step(self) -> RerankStep:
+        return RerankStep(reranker=self.reranker, top_n=self.top_n, score_threshold=self.score_threshold)
+
+    def _asked_for(self, k: int | None) -> dict[str, int]:
+        """What the first stage is called with: nothing, or ``k`` where it takes that."""
+        wanted = self.k if k is None else k
+        check_top_n(wanted, "k")
+        if wanted is None:
+            return {}
+        if not takes_k(self.retriever):
+            raise InputValueError(
+                f"k={wanted} can't be asked of {type(self.retriever).__name__}, which takes no k when it is called: "
+                "set there how many documents it finds, and leave k out"
+            )
+        return {"k": wanted}
+
+    @property
+    def config_specs(self) -> list[ConfigurableFieldSpec]:
+        """What the first stage lets be configured, as it gets this retriever's config."""
+        return self.retriever.config_specs
 
 
 class OnnxCrossEncoderModel(EncoderOptions, BaseCrossEncoder):
@@ -212,6 +386,35 @@ class OnnxCrossEncoderModel(EncoderOptions, BaseCrossEncoder):
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """The raw logit of each (query, document) pair, in input order: sigmoids of high logits would tie."""
         return self.encoder.rerank_pairs(text_pairs, activation="identity", batch_size=self.batch_size)
+
+
+def configurable_of(config: RunnableConfig | None) -> dict[str, Any]:
+    return ensure_config(config).get("configurable", {})
+
+
+def step_input(
+    query: str,
+    documents: list[Document],
+    top_n: int | EllipsisType | None,
+    score_threshold: float | EllipsisType | None,
+) -> RerankInput:
+    """A step's input, without the limits that weren't given."""
+    inputs: RerankInput = {"query": query, "documents": documents}
+    if not isinstance(top_n, EllipsisType):
+        inputs["top_n"] = top_n
+    if not isinstance(score_threshold, EllipsisType):
+        inputs["score_threshold"] = score_threshold
+    return inputs
+
+
+def takes_k(retriever: RetrieverLike) -> bool:
+    """Whether a retriever takes ``k`` when it is called; LangChain drops what a retriever doesn't take in silence."""
+    while isinstance(retriever, (DynamicRunnable, RunnableBindingBase)):
+        retriever = retriever.default if isinstance(retriever, DynamicRunnable) else retriever.bound
+    if not isinstance(retriever, BaseRetriever):
+        return False
+    parameters = signature(retriever._get_relevant_documents).parameters.values()
+    return any(one.name == "k" or one.kind is Parameter.VAR_KEYWORD for one in parameters)
 
 
 def checked_inputs(inputs: object) -> RerankInput:

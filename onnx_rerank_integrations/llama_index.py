@@ -16,7 +16,7 @@ try:
     from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
     from pydantic import Field  # comes with the framework, and so does what the door is made of
 
-    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, RerankOptions, check_query, chosen_text
+    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, RerankOptions, check_query
 except ImportError as error:
     raise MissingExtraError("onnx_rerank_integrations.llama_index", "llama-index") from error
 
@@ -84,13 +84,10 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
         return reranked
 
     def _reranked(self, query: QueryBundle, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        texts = [self._scored_text(scored.node, index) for index, scored in enumerate(nodes)]
+        mode = self.metadata_mode if self.text == "content" else MetadataMode.NONE
+        texts = self._texts((one.node, one.node.get_content(metadata_mode=mode), one.node.metadata) for one in nodes)
         ranked = self._rank(query.query_str, texts, self.top_n)
         return [self._rescored(nodes[one.index], one.score) for one in ranked]
-
-    def _scored_text(self, node: BaseNode, index: int) -> str:
-        mode = self.metadata_mode if self.text == "content" else MetadataMode.NONE
-        return chosen_text(self.text, node, node.get_content(metadata_mode=mode), node.metadata, index)
 
     def _rescored(self, scored: NodeWithScore, score: float) -> NodeWithScore:
         node = with_retrieval_score(scored) if self.keep_retrieval_score else scored.node
@@ -98,9 +95,11 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
 
     @contextmanager
     def _reported(self, query: QueryBundle, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
-        """Reports one reranking to LlamaIndex's events and callbacks; the caller fills the list with what it gives.
+        """Reports one reranking to LlamaIndex's callbacks and events; the caller fills the list with what it gives.
 
-        An exception closes the callback, and the span around closes the start event.
+        In this order: the callback's start, `ReRankStartEvent`, `ReRankEndEvent`, the callback's end with the nodes.
+        After an exception: the callback's start, `ReRankStartEvent`, the callback's end with the exception; then the
+        span around is dropped, which stands for the missing end event.
         """
         reranked: list[NodeWithScore] = []
         top_n = self.top_n or len(nodes)
@@ -110,11 +109,11 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
             EventPayload.QUERY_STR: query.query_str,
             EventPayload.TOP_K: top_n,
         }
-        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=self.model_name))
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+            dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=self.model_name))
             yield reranked
+            dispatcher.event(ReRankEndEvent(nodes=reranked))
             event.on_end(payload={EventPayload.NODES: reranked})
-        dispatcher.event(ReRankEndEvent(nodes=reranked))
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> OnnxRerank:
         """Shares the callback manager: nobody reads what a copied handler hears, and many can't be copied."""

@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -22,7 +23,13 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
-from onnx_rerank_integrations.door import LOADING_OPTIONS, RerankOptions, check_query, chosen_text
+from onnx_rerank_integrations.door import (
+    LOADING_OPTIONS,
+    RerankOptions,
+    check_query,
+    chosen_text,
+)
+from onnx_rerank_integrations.option_names import PEERS_NAMES, PEERS_NEEDLESS
 from tests.toy import make_toy, toy_score
 
 
@@ -80,7 +87,7 @@ def test_top_n_below_one_is_refused_at_construction_and_on_assignment(top_n: obj
     [
         ("score_threshold", float("nan")),
         ("activation", "softmax"),
-        ("text", "title"),
+        ("text", ""),
         ("text", []),
         ("batch_size", 0),
         ("max_concurrency", 0),
@@ -93,9 +100,42 @@ def test_options_out_of_range_are_refused(name: str, value: object, folder: Path
         RerankOptions(**{"model": folder, name: value})
 
 
-def test_unknown_options_are_refused(folder: Path) -> None:
-    with pytest.raises(ValidationError, match="topn"):
-        RerankOptions(model=folder, topn=3)
+@pytest.mark.parametrize(
+    ("peers", "ours"),
+    [
+        ({"top_k": 3}, "it is called top_n$"),
+        ({"model_name": "x"}, "it is called model$"),
+        ({"device": "cuda"}, r'it is called providers, as in providers=\["CUDAExecutionProvider"\]$'),
+        ({"cuda": True}, "it is called providers"),
+        ({"use_fp16": True}, "it is called precision"),
+        ({"return_documents": False}, "leave it out, documents always come back"),
+        ({"normalize": True}, 'it is called activation, as in activation="sigmoid"$'),
+        ({"max_seq_length": 512}, "it is called max_length$"),
+        ({"topn": 3}, r"did you mean top_n\?$"),
+        ({"score_treshold": 3}, r"did you mean score_threshold\?$"),
+        ({"colour": "red"}, "there are model, batch_size, "),
+    ],
+)
+def test_an_unknown_option_names_the_one_that_is_meant(peers: dict[str, Any], ours: str, folder: Path) -> None:
+    with pytest.raises(ValidationError) as caught:
+        RerankOptions(model=folder, **peers)
+
+    [error] = caught.value.errors()
+    [name] = peers
+    assert (error["type"], error["loc"], error["input"]) == ("unknown_option", (name,), peers[name])
+    assert re.search(f"^{name} is no option here: .*{ours}", error["msg"])
+
+
+def test_each_option_a_peers_name_leads_to_is_there() -> None:
+    ours = {meant.partition(" ")[0].rstrip(",") for meant in PEERS_NAMES.values()}
+
+    assert ours <= {*RerankOptions.model_fields, "score_key", "retriever", "reranker"}
+    assert not {*PEERS_NAMES, *PEERS_NEEDLESS} & set(RerankOptions.model_fields)
+
+
+def test_several_unknown_options_are_told_at_once(folder: Path) -> None:
+    with pytest.raises(ValidationError, match=r"(?s)2 validation errors.*called top_n.*called providers"):
+        RerankOptions(model=folder, top_k=3, device="cpu")
 
 
 def test_the_doors_take_every_option_of_the_encoder_with_its_default() -> None:
@@ -243,6 +283,37 @@ METADATA = {"title": "a title", "year": 2024, "empty": None}
 )
 def test_the_text_that_is_scored_is_chosen(text: Any, expected: str) -> None:
     assert chosen_text(text, "a document", "the content", METADATA, 0) == expected
+
+
+def test_one_field_is_a_list_of_one(folder: Path) -> None:
+    options = RerankOptions(model=folder, text="title")
+
+    assert options.text == ["title"]
+    options.text = "year"
+    assert options.text == ["year"]
+    options.text = "content"
+    assert options.text == "content"
+    assert options.model_copy(update={"text": "title"})._texts([("d", "c", {"title": "t"})]) == ["t"]
+
+
+def test_a_field_that_no_document_has_is_told_once_with_those_that_are_there(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = RerankOptions(model=folder, text=["titel", "content", "year"])
+    documents = [("d", "c", {"title": "t", "year": 1}), ("d", "c", {"author": "a"})]
+
+    texts = [options.model_copy()._texts(documents), options._texts(documents)]
+
+    assert texts == [["c\n1", "c"]] * 2
+    [told] = caplog.messages
+    assert told == (
+        "text names 'titel', which none of the 2 documents has: it is scored as nothing. "
+        "Fields that are there: author, content, title, year"
+    )
+    assert options._texts([]) == []
+    for text in ("content", ["title", "year"], lambda document: "x"):
+        RerankOptions(model=folder, text=text)._texts(documents)
+    assert len(caplog.messages) == 1
 
 
 def test_a_text_function_that_gives_no_str_names_the_document() -> None:

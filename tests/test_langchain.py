@@ -30,13 +30,14 @@ The cases of the list of behaviours that rerank integrations get wrong, and the 
     16  stale scores, the key          test_a_stale_score_is_overwritten_and_the_key_is_a_choice
     17  DocumentCompressorPipeline     test_it_works_anywhere_in_a_pipeline,
                                        test_it_works_after_a_filter_that_leaves_nothing,
-                                       test_long_context_reorder_comes_after
+                                       test_reordering_for_long_contexts_comes_after
     18  callbacks                      test_a_call_is_one_run_under_the_callers (sync and async),
                                        test_without_callbacks_it_is_traced_where_it_is_called,
                                        test_a_failure_ends_the_run_with_its_error (sync and async)
     19  retriever and tool             test_the_compression_retriever, test_a_retrieval_has_one_rerank_run,
                                        test_the_retriever_tool_gives_text_and_documents, test_an_agent_uses_the_tool
-    20  as_runnable                    test_as_a_runnable, test_a_runnables_call_is_one_run, test_a_chain
+    20  as_runnable                    test_as_a_runnable, test_a_runnables_call_is_one_run, test_a_chain;
+                                       more in test_langchain_retriever.py
     21  dumps, CrossEncoderReranker    test_it_survives_dumps_and_loads,
                                        test_a_live_encoder_or_function_cannot_be_dumped,
                                        test_langchains_own_reranker_ranks_the_same
@@ -63,11 +64,15 @@ from uuid import uuid4
 import numpy as np
 import pytest
 from langchain_classic.retrievers import ContextualCompressionRetriever
-from langchain_classic.retrievers.document_compressors import CrossEncoderReranker, DocumentCompressorPipeline
+from langchain_classic.retrievers.document_compressors import (
+    CrossEncoderReranker,
+    DocumentCompressorPipeline,
+    LLMChainFilter,
+)
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager
 from langchain_core.documents import BaseDocumentTransformer, Document
 from langchain_core.embeddings import Embeddings
-from langchain_core.language_models import GenericFakeChatModel
+from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.load import dumps, loads
 from langchain_core.messages import AIMessage, ToolMessage
 from langchain_core.output_parsers import StrOutputParser
@@ -79,6 +84,7 @@ from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_core.tracers.schemas import Run
 from langchain_core.vectorstores import InMemoryVectorStore
 from langchain_tests.integration_tests import RetrieversIntegrationTests
+from langchain_text_splitters import CharacterTextSplitter
 from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, ScoreError, TextCrossEncoder, TextCrossEncoderBase
@@ -621,30 +627,43 @@ async def test_it_works_after_a_filter_that_leaves_nothing(rerank: OnnxRerank) -
     assert list(await pipeline.acompress_documents(documents_of(*WORDS), "q")) == []
 
 
-def test_it_works_on_the_documents_of_langchains_embeddings_filter(rerank: OnnxRerank) -> None:
-    pytest.importorskip("langchain_community", reason="LangChain's own filter needs it")
-    from langchain_classic.retrievers.document_compressors import EmbeddingsFilter
+def test_it_ranks_the_passages_that_langchains_splitter_makes(rerank: OnnxRerank) -> None:
+    splitter = CharacterTextSplitter(separator=" ", chunk_size=1, chunk_overlap=0)
+    documents = [Document("b e a", id="1", metadata={"page": 1}), Document("d c", id="2", metadata={"page": 2})]
 
-    nearest = EmbeddingsFilter(embeddings=HashedWords(), k=3)  # gives a Document subclass that holds the embedding
+    ranked = DocumentCompressorPipeline(transformers=[splitter, rerank]).compress_documents(documents, "q")
 
-    ranked = DocumentCompressorPipeline(transformers=[nearest, rerank]).compress_documents(documents_of(*WORDS), "c")
-
-    assert len(ranked) == 3
-    assert texts_of(ranked).count("c") == 2
-    assert scores_of(ranked) == sorted((toy_score("c", text) for text in texts_of(ranked)), reverse=True)
-    assert {type(document).__name__ for document in ranked} == {"_DocumentWithState"}
-    assert all(len(document.state["embedded_doc"]) == 64 for document in ranked)
+    assert texts_of(ranked) == ["e", "d", "c", "b", "a"]
+    assert [document.metadata["page"] for document in ranked] == [1, 2, 2, 1, 1]
 
 
-def test_long_context_reorder_comes_after(rerank: OnnxRerank) -> None:
-    community = pytest.importorskip("langchain_community.document_transformers", reason="LongContextReorder is there")
-    pipeline = DocumentCompressorPipeline(transformers=[rerank, community.LongContextReorder()])
+def test_it_ranks_what_langchains_llm_filter_leaves(rerank: OnnxRerank) -> None:
+    says = FakeListChatModel(responses=["YES", "NO", "YES"])
+    documents = documents_of("a", "b", "c")
 
-    reordered = texts_of(pipeline.compress_documents(documents_of("b", "e", "a", "d", "c"), "q"))
+    ranked = DocumentCompressorPipeline(transformers=[LLMChainFilter.from_llm(says), rerank]).compress_documents(
+        documents, "q"
+    )
 
-    assert sorted(reordered) == ["a", "b", "c", "d", "e"]
-    assert {reordered[0], reordered[-1]} == {"e", "d"}
-    assert reordered[2] == "a"
+    assert texts_of(ranked) == ["c", "a"]
+
+
+class BestAtBothEnds(BaseDocumentTransformer):
+    """The best documents at the beginning and at the end, where a language model reads best."""
+
+    def transform_documents(self, documents: Sequence[Document], **kwargs: Any) -> Sequence[Document]:
+        return [*documents[::2], *documents[1::2][::-1]]
+
+    async def atransform_documents(self, documents: Sequence[Document], **kwargs: Any) -> Sequence[Document]:
+        return self.transform_documents(documents)
+
+
+async def test_reordering_for_long_contexts_comes_after(rerank: OnnxRerank) -> None:
+    pipeline = DocumentCompressorPipeline(transformers=[rerank, BestAtBothEnds()])
+    documents = documents_of("b", "e", "a", "d", "c")
+
+    assert texts_of(pipeline.compress_documents(documents, "q")) == ["e", "c", "a", "b", "d"]
+    assert texts_of(await pipeline.acompress_documents(documents, "q")) == ["e", "c", "a", "b", "d"]
 
 
 # 18: callbacks and traces

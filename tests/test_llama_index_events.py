@@ -210,6 +210,61 @@ def test_a_failure_closes_the_callback_and_the_span_with_the_exception(
     assert spans.ids(spans.completed_spans) == []
 
 
+class Both(BaseEventHandler):
+    """Writes an event's name into the list that the callbacks are written into, too."""
+
+    written: list[str]
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "Both"
+
+    def handle(self, event: Any, **_: Any) -> None:
+        self.written.append(type(event).__name__)
+
+
+class WritingCallbacks(Callbacks):
+    def __init__(self, written: list[str]) -> None:
+        super().__init__()
+        self.written = written
+
+    def on_event_start(self, event_type: Any, *args: Any, **options: Any) -> str:
+        self.written.append(f"{event_type.value} start")
+        return super().on_event_start(event_type, *args, **options)
+
+    def on_event_end(self, event_type: Any, payload: Any = None, **options: Any) -> None:
+        outcome = "failed" if EventPayload.EXCEPTION in (payload or {}) else "end"
+        self.written.append(f"{event_type.value} {outcome}")
+        super().on_event_end(event_type, payload, **options)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+@pytest.mark.parametrize(
+    ("text", "order"),
+    [
+        ("b", ["reranking start", "ReRankStartEvent", "ReRankEndEvent", "reranking end"]),
+        ("nan", ["reranking start", "ReRankStartEvent", "reranking failed", "SpanDropEvent"]),
+    ],
+)
+def test_callbacks_and_events_come_in_one_order(text: str, order: list[str], mode: str, rerank: OnnxRerank) -> None:
+    written: list[str] = []
+    rerank.callback_manager = CallbackManager([WritingCallbacks(written)])
+    handler = Both(written=[])
+    handler.written = written  # the same list: pydantic copied the given one
+    root = get_dispatcher()
+    root.event_handlers.append(handler)
+    try:
+        if text == "nan":
+            with pytest.raises(ScoreError):
+                call(rerank, mode, retrieved("a", text), QueryBundle("q"))
+        else:
+            call(rerank, mode, retrieved("a", text), QueryBundle("q"))
+    finally:
+        root.event_handlers.remove(handler)
+
+    assert written == order
+
+
 async def test_a_cancelled_call_closes_its_callback_and_its_span(
     rerank: OnnxRerank, spans: Spans, callbacks: Callbacks
 ) -> None:
