@@ -115,4 +115,4 @@ def test_bench_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["documents"] == 2
     assert main([*arguments[:-1], str(tmp_path / "missing.txt")]) == 1
-    assert "missing.txt can't be read" in capsys.readouterr().err
+    assert "There is no file" in capsys.readouterr().err

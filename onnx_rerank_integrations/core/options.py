@@ -238,6 +238,12 @@ def descriptions(part: type = Options) -> Mapping[str, str]:
 
 
 @cache
+def deprecated() -> frozenset[str]:
+    """The options that will go."""
+    return frozenset(one.name for one in fields(Options) if one.metadata.get("deprecated"))
+
+
+@cache
 def option_types(part: type = Options) -> Mapping[str, Any]:
     return get_type_hints(part)
 

@@ -9,6 +9,7 @@ import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -17,17 +18,76 @@ from onnx_rerank_integrations.core.errors import InputValueError
 _GZIP = b"\x1f\x8b"
 
 
+LARGEST_FILE = 2**28
+"""Bytes of a file that is read whole, unpacked: a gzip file of a megabyte may hold a gigabyte."""
+
+LARGEST_LINE = 2**26
+"""Bytes of one line where lines are read one by one."""
+
+_KINDS: tuple[tuple[bytes, str], ...] = (
+    (b"%PDF-", "a PDF file"),
+    (b"\xd0\xcf\x11\xe0", "an old Office file"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"{\\rtf", "an RTF file"),
+    (b"PAR1", "a parquet file"),
+    (b"SQLite format 3", "an SQLite file"),
+    (b"\x7fELF", "a program"),
+    (b"BZh", "a bzip2 archive"),
+    (b"\xfd7zXZ", "an xz archive"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive"),
+    (b"7z\xbc\xaf", "a 7z archive"),
+)
+_IN_ZIP = (
+    (b"word/", "a Word document"),
+    (b"xl/", "an Excel workbook"),
+    (b"ppt/", "a PowerPoint file"),
+    (b"opendocument", "an OpenDocument file"),
+    (b"epub", "an EPUB book"),
+)
+
+
 def read_bytes(path: Path) -> bytes:
     """A whole file, unpacked if it is gzip.
 
     Raises:
-        InputValueError: There is no such file, it is a folder, or it can't be read.
+        InputValueError: There is no such file, it is a folder, it can't be read, or it holds more than `LARGEST_FILE`.
     """
     try:
-        content = path.read_bytes()
-        return gzip.decompress(content) if content.startswith(_GZIP) else content
+        with path.open("rb") as file:
+            return read_stream(file, str(path))
     except (OSError, EOFError, zlib.error) as error:
         raise unreadable(path, error) from error
+
+
+def read_stream(file: IO[bytes], name: str) -> bytes:
+    """All that a stream holds, unpacked if it is gzip; at most `LARGEST_FILE` bytes."""
+    content = file.read(LARGEST_FILE + 1)
+    try:
+        if content.startswith(_GZIP):
+            with gzip.GzipFile(fileobj=io.BytesIO(content)) as unpacked:
+                content = unpacked.read(LARGEST_FILE + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise unreadable(Path(name), error) from error
+    if len(content) > LARGEST_FILE:
+        raise InputValueError(
+            f"{name} holds more than {LARGEST_FILE >> 20} MB, which is the limit of a file that is read whole.\n"
+            "Split it, or rank it with `onnx-rerank batch`, which reads files of any size row by row."
+        )
+    return content
+
+
+def kind_of_binary(content: bytes) -> str | None:
+    """What a file that isn't text is, by its first bytes; None for text."""
+    for magic, kind in _KINDS:
+        if content.startswith(magic):
+            return kind
+    if content.startswith(b"PK\x03\x04"):
+        return next((kind for part, kind in _IN_ZIP if part in content[:65536]), "a zip archive")
+    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return None
+    return "binary data" if content[:65536].count(0) > len(content[:65536]) // 100 else None
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -39,7 +99,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     number = 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(iter(partial(file.readline, LARGEST_LINE + 1), b""), start=1):
+                if len(line) > LARGEST_LINE:
+                    raise InputValueError(f"{path}:{number}: a line of more than {LARGEST_LINE >> 20} MB")
                 text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
                 if text.strip():
                     yield number, text
@@ -74,15 +136,24 @@ def json_object(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def decode(content: bytes) -> tuple[list[str], list[int]]:
+def decode(content: bytes, name: str) -> tuple[list[str], list[int]]:
     """Text from a user's bytes, whatever they are.
 
     Args:
         content: UTF-8 with or without a BOM, or UTF-16 with one.
+        name: For the message.
 
     Returns:
         The lines without their ends, and for each byte that is no UTF-8, which becomes U+FFFD, its line's number.
+
+    Raises:
+        InputValueError: It isn't text.
     """
+    if kind := kind_of_binary(content):
+        raise InputValueError(
+            f"{name} is {kind}, not text, and its bytes can't be ranked.\n"
+            "Extract its text first, for instance with pdftotext or pandoc, and rank that."
+        )
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
     else:

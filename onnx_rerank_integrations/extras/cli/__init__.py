@@ -11,6 +11,7 @@ A command needs nothing but the core until it runs: what an extra brings is impo
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -43,12 +44,32 @@ def _run(arguments: Sequence[str] | None) -> int:
     except MissingExtraError as error:
         sys.stderr.write(f"{error}\n")
         return OUR_ERROR
+    if sys.stdout is None:
+        sys.stderr.write("Error: there is no standard output to write to\n")
+        return OUR_ERROR
     _write_utf8()
+    code = 0
     try:
         app(arguments if arguments is None else list(arguments), prog_name="onnx-rerank")
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else OUR_ERROR
-    return 0
+        code = stop.code if isinstance(stop.code, int) else OUR_ERROR
+    return _flushed(code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once all is written; a full disk shows no sooner than here."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = PIPE_CLOSED
+    except OSError as error:
+        if code == 0:
+            sys.stderr.write(f"Error: the output can't be written: {error.strerror or error}\n")
+        code = OUR_ERROR
+    else:
+        return code
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python tries once more, and says so
+    return code
 
 
 def _write_utf8() -> None:

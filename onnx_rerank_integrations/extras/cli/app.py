@@ -7,7 +7,7 @@ brings inside the function (with `needs_extra`), and name it in `COMMANDS`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -20,7 +20,7 @@ from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
 from onnx_rerank_integrations.extras.cli.quantize import quantize
 from onnx_rerank_integrations.extras.cli.rank import rank
-from onnx_rerank_integrations.extras.cli.version import version
+from onnx_rerank_integrations.extras.cli.version import print_version, version
 
 COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, evaluate, bench, export, check, quantize, version)
 
@@ -38,16 +38,26 @@ class Commands(TyperGroup):
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             raise typer.Exit(PIPE_CLOSED) from error
+        except OSError as error:
+            typer.echo(f"Error: {error.strerror or error}", err=True)
+            raise typer.Exit(OUR_ERROR) from error
 
 
 app = typer.Typer(
     cls=Commands,
-    help="Rank texts by relevance to a query with an ONNX cross-encoder, on a plain CPU.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,  # its tracebacks would show the user's texts
     rich_markup_mode=None,  # plain help: whole in a pipe, and its examples can be copied
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for command in COMMANDS:
     app.command()(command)
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=print_version)
+    ] = False,
+) -> None:
+    """Rank texts by relevance to a query with an ONNX cross-encoder, on a plain CPU."""

@@ -1,30 +1,42 @@
-"""Documents to rank, out of files and stdin."""
+"""Documents to rank, out of files and stdin: what one document is depends on the kind of file."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.cli.output import note
-from onnx_rerank_integrations.extras.text_files import decode, json_object, read_bytes
+from onnx_rerank_integrations.extras.text_files import decode, json_object, read_bytes, read_stream
 
 STDIN = "-"
-_JSONL = (".jsonl", ".ndjson", ".jsonl.gz", ".ndjson.gz")
 
+Split = Literal["auto", "sections", "paragraphs", "lines", "jsonl", "json", "csv", "files"]
+"""What one document is."""
 
-class Split(StrEnum):
-    """What one document is."""
+BY_SUFFIX: dict[str, Split] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".md": "sections",
+    ".markdown": "sections",
+    ".rst": "sections",
+}
+"""What ``auto`` takes for a file of this name, ``.gz`` left out; a line is a document of any other."""
 
-    AUTO = "auto"
-    LINES = "lines"
-    PARAGRAPHS = "paragraphs"
-    JSONL = "jsonl"
-    FILES = "files"
+UNDERLINE = re.compile(r"([=\-~^\"'`*+#:.])\1{2,}\s*")
+"""What makes the line above it a heading: reStructuredText's usual marks, Markdown's = and - among them."""
+
+MARKDOWN_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*\s*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,7 @@ class Document:
     Attributes:
         text: What is scored.
         source: The file and the line it begins on, ``notes.txt:12``; the file alone where that is the document.
-        record: The JSON object it is from, None for plain text.
+        record: The JSON object or the CSV row it is from, None for plain text.
     """
 
     text: str
@@ -47,30 +59,52 @@ def read_documents(paths: Sequence[str], split: Split, text_fields: Sequence[str
 
     Args:
         paths: Files, plain or gzip; ``-`` is stdin.
-        split: What one document is; ``auto`` takes files named .jsonl for records, all others line by line.
+        split: What one document is; ``auto`` goes by the file's name, and takes stdin for JSON lines where its first
+            line is a JSON object with such a field.
         text_fields: The fields of a record that are scored, joined by line feeds; those it lacks are left out.
 
     Raises:
-        InputValueError: A file can't be read, or a line of it is no record with such a text.
+        InputValueError: A file can't be read or isn't text, or a part of it is no record with such a text.
     """
     return [document for path in paths for document in _read(path, split, text_fields)]
 
 
 def _read(path: str, split: Split, text_fields: Sequence[str]) -> Iterable[Document]:
     name = "stdin" if path == STDIN else path
-    lines, broken = decode(sys.stdin.buffer.read() if path == STDIN else read_bytes(Path(path)))
+    lines, broken = decode(read_stream(sys.stdin.buffer, name) if path == STDIN else read_bytes(Path(path)), name)
     if broken:
         note(f"{name}: bytes that are no UTF-8 were replaced: {len(broken)}, the first on line {broken[0]}")
-    if split is Split.AUTO:
-        split = Split.JSONL if path.lower().endswith(_JSONL) else Split.LINES
-    if split is Split.JSONL:
-        return _records(lines, name, text_fields)
-    if split is Split.PARAGRAPHS:
-        return _paragraphs(lines, name)
-    if split is Split.FILES:
-        text = "\n".join(lines).strip()
-        return [Document(text, name)] if text else []
+    if split == "auto":
+        suffix = Path(path.lower().removesuffix(".gz")).suffix
+        split = _kind_of_stdin(lines, text_fields) if path == STDIN else BY_SUFFIX.get(suffix, "lines")
+    readers: dict[Split, Callable[[], Iterable[Document]]] = {
+        "sections": lambda: _sections(lines, name),
+        "paragraphs": lambda: _paragraphs(lines, name),
+        "lines": lambda: _lines(lines, name),
+        "jsonl": lambda: _records(lines, name, text_fields),
+        "json": lambda: _json(lines, name, text_fields),
+        "csv": lambda: _csv(lines, name, text_fields),
+        "files": lambda: _file(lines, name),
+    }
+    return readers[split]()
+
+
+def _kind_of_stdin(lines: Sequence[str], text_fields: Sequence[str]) -> Split:
+    first = next((line for line in lines if line.strip()), "")
+    try:
+        record = json.loads(first)
+    except (ValueError, RecursionError):
+        return "lines"
+    return "jsonl" if isinstance(record, dict) and any(field in record for field in text_fields) else "lines"
+
+
+def _lines(lines: Sequence[str], name: str) -> Iterator[Document]:
     return (Document(line.strip(), f"{name}:{place}") for place, line in enumerate(lines, start=1) if line.strip())
+
+
+def _file(lines: Sequence[str], name: str) -> list[Document]:
+    text = "\n".join(lines).strip()
+    return [Document(text, name)] if text else []
 
 
 def _paragraphs(lines: Sequence[str], name: str) -> Iterator[Document]:
@@ -84,15 +118,104 @@ def _paragraphs(lines: Sequence[str], name: str) -> Iterator[Document]:
             paragraph = []
 
 
+def _sections(lines: Sequence[str], name: str) -> Iterator[Document]:
+    """A heading with what follows it, to the next one; headings without text of their own go with the next section."""
+    heading: list[str] = []
+    body: list[str] = []
+    start = 1
+    for number, line in enumerate([*_headings_marked(lines), _Heading("")], start=1):
+        if not isinstance(line, _Heading):
+            body.append(line.rstrip())
+            continue
+        if text := "\n".join(body).strip():
+            yield Document("\n".join([*heading, text]), f"{name}:{start}")
+            heading, body = [], []
+        if not heading:
+            start = number
+        body = []
+        heading.append(line.text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    text: str
+
+
+def _headings_marked(lines: Sequence[str]) -> list[str | _Heading]:
+    """The lines, those that are headings as such; the lines that underline or overline them are blank."""
+    marked: list[str | _Heading] = list(lines)
+    fence = ""
+    for place, line in enumerate(lines):
+        underlines = place > 0 and bool(lines[place - 1].strip()) and not fence
+        mark = re.match(r"\s*```+" if underlines else r"\s*(?:```+|~~~+)", line)
+        if mark and (not fence or mark[0].strip().startswith(fence)):
+            fence = "" if fence else mark[0].strip()
+        if fence or mark:
+            continue
+        before = marked[place - 1] if place else ""
+        if found := MARKDOWN_HEADING.fullmatch(line):
+            marked[place] = _Heading(found[2])
+        elif UNDERLINE.fullmatch(line) and isinstance(before, str):
+            text = before.strip()
+            if text and not UNDERLINE.fullmatch(text) and len(line.rstrip()) >= min(len(text), 3) and "|" not in text:
+                follows_blank = place < 2 or not str(lines[place - 2]).strip() or UNDERLINE.fullmatch(lines[place - 2])
+                if follows_blank:
+                    marked[place - 1], marked[place] = _Heading(text), ""
+                    if place >= 2 and UNDERLINE.fullmatch(lines[place - 2]):
+                        marked[place - 2] = ""
+    return marked
+
+
 def _records(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
     for number, line in enumerate(lines, start=1):
         if line.strip():
             place = f"{name}:{number}"
-            record = json_object(line, place)
-            yield Document(_text(record, place, text_fields), place, record)
+            yield _of_record(json_object(line, place), place, text_fields)
 
 
-def _text(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> str:
+def _json(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
+    """An array of objects or of texts, one such object, or JSON lines under another name."""
+    try:
+        content = json.loads("\n".join(lines))
+    except RecursionError as error:
+        raise InputValueError(f"{name}: JSON nested too deeply") from error
+    except ValueError as error:
+        first = next((line for line in lines if line.strip()), "")
+        try:
+            json.loads(first)
+        except (ValueError, RecursionError):
+            raise InputValueError(
+                f"{name}: not JSON: {error}\nRank it as plain text with --split lines or --split paragraphs."
+            ) from error
+        yield from _records(lines, name, text_fields)
+        return
+    for number, record in enumerate(content if isinstance(content, list) else [content]):
+        place = f"{name}[{number}]"
+        if isinstance(record, str):
+            if record.strip():
+                yield Document(record, place)
+            continue
+        if not isinstance(record, dict):
+            raise InputValueError(f"{place}: an object or a text is needed, found {record!r:.60}")
+        yield _of_record(record, place, text_fields)
+
+
+def _csv(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
+    """Rows below a header that names the columns."""
+    csv.field_size_limit(2**31 - 1)  # a whole document may stand in one cell
+    delimiter = max(",;\t|", key=(lines[0] if lines else "").count)
+    reader = csv.DictReader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+    try:
+        for row in reader:
+            place = f"{name}:{reader.line_num}"
+            record = {column: cell for column, cell in row.items() if column is not None}
+            if any(record.values()):
+                yield _of_record(record, place, text_fields)
+    except csv.Error as error:
+        raise InputValueError(f"{name}:{reader.line_num}: not CSV: {error}") from error
+
+
+def _of_record(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> Document:
     texts = [record[field] for field in text_fields if record.get(field) is not None]
     if not texts:
         raise InputValueError(
@@ -102,4 +225,4 @@ def _text(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> str
     for text in texts:
         if not isinstance(text, str):
             raise InputValueError(f"{place}: the text to score must be a string, found {text!r:.60}")
-    return "\n".join(texts)
+    return Document("\n".join(cast(list[str], texts)), place, record)

@@ -8,37 +8,19 @@ from typing import Annotated
 
 import typer
 
-from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.extras.cli.options import (
-    MODEL_HELP,
-    CacheDir,
-    LocalFilesOnly,
-    LongDocuments,
-    LongDocumentsChoice,
-    MaxLength,
-    ModelFile,
-    Providers,
-    Threads,
-)
+from onnx_rerank_integrations.extras.cli.options import ModelOptions, Models, encoder_of, model_options
 from onnx_rerank_integrations.extras.cli.output import write_table
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 
 
+@model_options()
 def evaluate(
     folder: Annotated[
         Path, typer.Argument(help="A collection: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.")
     ],
-    model: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--model",
-            "-m",
-            help=f"{MODEL_HELP} Repeat to compare several.",
-            show_default=f"$ONNX_RERANK_MODEL, else {registry.DEFAULT_MODEL}",
-        ),
-    ] = None,
+    model: Models = None,
     first_stage: Annotated[
         Path | None,
         typer.Option(
@@ -49,13 +31,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the report is written.")] = Path("evaluation"),
     seed: Annotated[int, typer.Option(min=0, help="Of the significance tests.")] = 0,
-    model_file: ModelFile = None,
-    cache_dir: CacheDir = None,
-    local_files_only: LocalFilesOnly = False,
-    max_length: MaxLength = None,
-    long_documents: LongDocuments = LongDocumentsChoice.TRUNCATE,
-    threads: Threads = None,
-    provider: Providers = None,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Measure whether reranking helps on your data.
 
@@ -78,19 +55,7 @@ def evaluate(
     if len(set(names)) < len(names):
         raise InputValueError(f"a model is named twice: {', '.join(names)}")
     make_folder(output)
-    encoders = {
-        name: TextCrossEncoder(
-            name,
-            model_file=model_file,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            max_length=max_length,
-            long_documents=long_documents.value,
-            threads=threads,
-            providers=provider or None,
-        )
-        for name in names
-    }
+    encoders = {name: encoder_of(name, options) for name in names}
     evaluation = measure(
         folder,
         encoders,

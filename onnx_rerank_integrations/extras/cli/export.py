@@ -2,38 +2,33 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.cli import OUR_ERROR
 from onnx_rerank_integrations.extras.cli.options import (
-    MODEL_HELP,
-    CacheDir,
-    Label,
-    LocalFilesOnly,
-    MaxLength,
-    ModelFile,
-    Revision,
+    ModelArgument,
+    ModelOptions,
+    Overwrite,
+    encoder_of,
+    model_options,
 )
 from onnx_rerank_integrations.extras.cli.output import note, write_table
 
-
-class Scale(StrEnum):
-    """The scale of a reference's scores."""
-
-    IDENTITY = "identity"
-    SIGMOID = "sigmoid"
+Scale = Literal["identity", "sigmoid"]
+"""The scale of a reference's scores."""
 
 
+@model_options("revision")
 def export(
     model: Annotated[str, typer.Argument(help="A hub id, or a folder as transformers saves it.")],
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    revision: Revision = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
+    overwrite: Overwrite = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Turn a PyTorch cross-encoder into ONNX files.
 
@@ -45,7 +40,7 @@ def export(
     """
     from onnx_rerank_integrations.extras.export import export as run_export
 
-    result = run_export(model, out, revision=revision, overwrite=overwrite)
+    result = run_export(model, out, overwrite=overwrite, **options)
     write_table(
         ["exported", "size", "pairs compared", "largest difference from PyTorch"],
         [[str(result.folder), f"{result.size / 1e6:,.1f} MB", str(result.pairs), f"{result.largest_difference:.1e}"]],
@@ -53,8 +48,9 @@ def export(
     )
 
 
+@model_options()
 def check(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: ModelArgument,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -65,14 +61,10 @@ def check(
     reference_of: Annotated[
         str | None, typer.Option(help="Compare with the published scores of this name.", show_default="MODEL")
     ] = None,
-    scale: Annotated[Scale, typer.Option(help="The scale of the scores in --reference.")] = Scale.IDENTITY,
+    scale: Annotated[Scale, typer.Option(help="The scale of the scores in --reference.")] = "identity",
     tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that passes, with --reference.")] = 1e-3,
-    label: Label = None,
-    max_length: MaxLength = None,
-    model_file: ModelFile = None,
-    revision: Revision = None,
-    cache_dir: CacheDir = None,
-    local_files_only: LocalFilesOnly = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Compare a model's scores with published ones.
 
@@ -83,7 +75,6 @@ def check(
     onnx-rerank check ./my-model --reference scores.jsonl
     onnx-rerank check ./my-copy --reference-of cross-encoder/ms-marco-MiniLM-L6-v2
     """
-    from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
     from onnx_rerank_integrations.extras import check as checks
 
     if reference is None:
@@ -95,16 +86,8 @@ def check(
                 "Give your own with --reference, or name one of these with --reference-of."
             )
     else:
-        references = [checks.read_reference(reference, model, activation=scale.value, tolerance=tolerance)]
-    encoder = TextCrossEncoder(
-        model,
-        label=label,
-        max_length=max_length,
-        model_file=model_file,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-    )
+        references = [checks.read_reference(reference, model, activation=scale, tolerance=tolerance)]
+    encoder = encoder_of(model, options)
     comparisons = checks.compare(encoder, references)
     rows = [
         [

@@ -7,52 +7,55 @@ from typing import Annotated, Any
 
 import typer
 
-from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.extras.cli.options import MODEL_HELP, CacheDir, JsonFlag, ModelFile, Revision
+from onnx_rerank_integrations.core.model import files, registry
+from onnx_rerank_integrations.extras.cli.options import JsonFlag, ModelOptions, OptionalModelArgument, model_options
 from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 
 UNKNOWN = "?"
 
 
-def models(cache_dir: CacheDir = None, as_json: JsonFlag = False) -> None:
+@model_options("cache_dir")
+def models(
+    contains: Annotated[
+        str | None,
+        typer.Argument(help="Part of a name, a language or a licence: only those models.", show_default="all"),
+    ] = None,
+    as_json: JsonFlag = False,
+    *,
+    options: ModelOptions,
+) -> None:
     """List the supported models and their facts.
 
-    Any other hub id or folder with ONNX files works too. "cached" says whether a model is on this machine already.
+    Any other hub id or folder with ONNX files works too. "here" says whether a model is on this machine already.
     """
-    from onnx_rerank_integrations.core.model.files import is_cached
-
-    rows = [{**row, "cached": is_cached(row["model"], cache_dir=cache_dir)} for row in registry.list_supported_models()]
+    rows = [
+        {**row, "cached": files.is_cached(row["model"], **options)}
+        for row in registry.list_supported_models()
+        if contains is None or contains.lower() in f"{row['model']} {row['languages']} {row['license']}".lower()
+    ]
     if as_json:
         write_json_lines(rows)
         return
-    headers = ["model", "size", "licence", "languages", "max length", "cached"]
-    write_table(headers, [_cells(row) for row in rows], numbers=("size", "max length"))
+    if not rows:
+        note(f"no supported model has {contains!r} in its name, languages or licence")
+        return
+    headers = ["model", "MB", "languages", "tokens", "licence", "here"]
+    write_table(headers, [_cells(row) for row in rows], numbers=("MB", "tokens"))
 
 
+@model_options("model_file", "revision", "cache_dir")
 def download(
-    model: Annotated[
-        str | None, typer.Argument(help=MODEL_HELP, show_default=f"$ONNX_RERANK_MODEL, else {registry.DEFAULT_MODEL}")
-    ] = None,
-    model_file: ModelFile = None,
-    revision: Revision = None,
-    cache_dir: CacheDir = None,
+    model: OptionalModelArgument = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch every file again: mends a damaged cache.")] = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Fetch a model from the hub, for use without a network.
 
     Prints its folder.
     """
-    from onnx_rerank_integrations.core.model import files
-
     name = model or registry.default_model()
-    found = files.download(
-        name,
-        cache_dir=cache_dir,
-        revision=revision,
-        model_file=model_file,
-        show_progress=True,
-        force_download=force,
-    )
+    found = files.download(name, show_progress=True, force_download=force, **options)
     if _is_non_commercial(found.license):
         note(f"the licence of {name} is {found.license}: not for commercial use")
     typer.echo(str(found.folder))
@@ -62,10 +65,10 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     size = row["size_in_GB"]
     return [
         row["model"],
-        UNKNOWN if size is None else f"{size * 1000:,.0f} MB",
-        _license(row["license"]),
+        UNKNOWN if size is None else f"{size * 1000:,.{0 if size >= 0.01 else 1}f}",
         row["languages"] or UNKNOWN,
         UNKNOWN if row["max_length"] is None else f"{row['max_length']:,}",
+        _license(row["license"]),
         "yes" if row["cached"] else "",
     ]
 

@@ -1,61 +1,92 @@
-"""Options that several commands share: which model, and how it is loaded."""
+"""The options that commands share: which model, and every one of its options as a flag, made of `core.options`."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+import inspect
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import typer
 
-MODEL_HELP = "A supported model, any hub id with ONNX files, a folder, or 'embedded', which works offline."
+from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
+from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.core.options import defaults, deprecated, descriptions, option_types
 
+MODEL_HELP = "A supported model, any hub id with ONNX files, a folder, or 'embedded' or 'lexical', which work offline."
+_DEFAULT_MODEL = f"$ONNX_RERANK_MODEL, else {registry.DEFAULT_MODEL}"
 
-class LongDocumentsChoice(StrEnum):
-    """`LongDocuments` of the core."""
+NOT_FLAGS = frozenset({"model_name", "activation", "lazy_load"})
+"""The model has an argument or an option of its own, the scale of scores is each command's, and a command loads now."""
 
-    TRUNCATE = "truncate"
-    MAX = "max"
-    MEAN = "mean"
-    FIRST = "first"
+ModelOptions = dict[str, Any]
+"""Options of a `TextCrossEncoder` that the user gave, by name."""
 
-
-JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
-
-ModelFile = Annotated[
-    str | None,
-    typer.Option(help="auto, fp32, int8, or a path inside the model.", show_default=False),
-]
-Revision = Annotated[
-    str | None,
-    typer.Option(help="The hub's branch, tag or commit.", show_default=False),
-]
-CacheDir = Annotated[
-    Path | None,
-    typer.Option(help="Where models from the hub are kept.", show_default=False),
-]
-LocalFilesOnly = Annotated[bool, typer.Option("--local-files-only", help="Never ask the network.")]
-MaxLength = Annotated[
-    int | None,
-    typer.Option(min=1, help="Tokens of query and document together.", show_default="the model's"),
-]
-LongDocuments = Annotated[
-    LongDocumentsChoice,
-    typer.Option(
-        help="What is done with longer ones: cut them, or score windows of them and take the max, the mean or the "
-        "first.",
-    ),
-]
-Label = Annotated[
-    str | None,
-    typer.Option(help="For a model of three or more labels, the one to rank by.", show_default=False),
-]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads.", show_default="all CPUs")]
-Providers = Annotated[
+Model = Annotated[str | None, typer.Option("--model", "-m", help=MODEL_HELP, show_default=_DEFAULT_MODEL)]
+Models = Annotated[
     list[str] | None,
-    typer.Option(
-        "--provider",
-        help="An execution provider of onnxruntime, such as CUDAExecutionProvider; repeat for several.",
-        show_default="the CPU",
-    ),
+    typer.Option("--model", "-m", help=f"{MODEL_HELP} Repeat to compare several.", show_default=_DEFAULT_MODEL),
 ]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
+OptionalModelArgument = Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=_DEFAULT_MODEL)]
+JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model of ours that is there.")]
+
+
+def encoder_of(model: str | None, options: ModelOptions) -> TextCrossEncoder:
+    """The model that a command was asked to run, opened."""
+    return TextCrossEncoder(model, **options)
+
+
+def model_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Gives a command the options of a model as flags; it gets those that the user set as its keyword ``options``.
+
+    Args:
+        names: The options; all where none is named.
+    """
+    chosen = names or tuple(name for name in defaults() if name not in NOT_FLAGS and name not in deprecated())
+
+    def with_flags(command: Callable[..., None]) -> Callable[..., None]:
+        @wraps(command)
+        def run(**arguments: Any) -> None:
+            given = {name: arguments.pop(name) for name in chosen}
+            options = {name: _value(name, value) for name, value in given.items() if value not in (None, [])}
+            command(**arguments, options=options)
+
+        hints = get_type_hints(command, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name])
+            for parameter in inspect.signature(command).parameters.values()
+            if parameter.name != "options"
+        ]
+        signature = inspect.Signature([*own, *map(_flag, chosen)])
+        run.__signature__ = signature  # type: ignore[attr-defined]  # typer reads it
+        run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+        return run
+
+    return with_flags
+
+
+def _flag(name: str) -> inspect.Parameter:
+    """One option as typer's parameter; None where the user says nothing, so that its default stays in one place."""
+    kind, usual = option_types()[name], defaults()[name]
+    shown: Any = str(usual) if isinstance(usual, (str, int)) and not isinstance(usual, bool) else False
+    flags = ["--provider"] if name == "providers" else [f"--{name.replace('_', '-')}"]
+    if kind is bool:
+        typed: Any = bool | None
+        flags = [f"{flags[0]}/--no-{flags[0][2:]}"] if usual else flags
+    elif get_origin(kind) is Literal:
+        typed = kind | None
+    else:
+        typed = {"providers": list[str], "threads": int, "max_length": int, "cache_dir": Path}.get(name, str) | None
+    help_text = descriptions()[name].replace("``", "").replace(" (or None)", "").replace("None for", "by default")
+    if name == "providers":
+        help_text += " Repeat for several."
+    option = typer.Option(*flags, help=help_text, show_default=shown)
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[typed, option])
+
+
+def _value(name: str, value: Any) -> Any:
+    """As `TextCrossEncoder` takes it: digits are a label's place, or so many scores in memory."""
+    return int(value) if name in ("label", "score_cache") and value.isdecimal() else value

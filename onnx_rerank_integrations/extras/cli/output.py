@@ -15,6 +15,12 @@ from onnx_rerank_integrations.extras.needs_extra import needs_extra
 NARROWEST_TEXT = 20
 """Columns of a terminal that a shortened text keeps; the other cells are wrapped if need be."""
 
+WRAPPED_TEXT = 600
+"""Characters of the first text on a terminal."""
+
+SHOWN_TEXT = 200
+"""Characters of a text off a terminal."""
+
 _OTHER_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"}
 """Legal inside JSON strings, but some readers of lines would end the line there."""
 
@@ -22,16 +28,19 @@ _OTHER_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"
 def write_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), shortened: str | None = None
 ) -> None:
-    """A table that fits a terminal; elsewhere plain Markdown with nothing cut off.
+    """A table that fits a terminal; elsewhere plain Markdown, of any width.
 
     Args:
         headers: One per column.
         rows: A cell per header each.
         numbers: The headers whose columns are aligned to the right.
-        shortened: The header whose column gives way where a terminal is narrow.
+        shortened: The header of a column of texts: their beginnings are shown, on a terminal in one line each but for
+            the first, which is wrapped. None shows all whole.
     """
     if not sys.stdout.isatty():
-        typer.echo(markdown_table(headers, rows, numbers=numbers), nl=False)
+        place = headers.index(shortened) if shortened else None
+        shown = [[beginning(cell) if column == place else cell for column, cell in enumerate(row)] for row in rows]
+        typer.echo(markdown_table(headers, shown, numbers=numbers), nl=False)
         return
     with needs_extra("cli", "A table on a terminal"):
         from rich.cells import cell_len
@@ -42,17 +51,28 @@ def write_table(
     console = Console()
     cells = [[one_line(cell) for cell in row] for row in rows]
     table = Table(header_style="bold")
+    width = console.width
     for place, header in enumerate(headers):
         number = header in numbers
         table.add_column(header, justify="right" if number else "left", no_wrap=number, overflow="fold")
         if header == shortened:
             others = (column for other, column in enumerate(zip(headers, *cells, strict=True)) if other != place)
             taken = sum(max(map(cell_len, column)) for column in others)
-            table.columns[place].no_wrap, table.columns[place].overflow = True, "ellipsis"
-            table.columns[place].max_width = max(console.width - taken - 3 * len(headers) - 1, NARROWEST_TEXT)
-    for row in cells:
-        table.add_row(*map(Text, row))
+            width = max(console.width - taken - 3 * len(headers) - 1, NARROWEST_TEXT)
+            table.columns[place].max_width = width
+    for line, row in enumerate(cells):
+        texts = [Text(cell) for cell in row]
+        if shortened:
+            place = headers.index(shortened)
+            texts[place].truncate(WRAPPED_TEXT if line == 0 else width, overflow="ellipsis")
+        table.add_row(*texts)
     console.print(table)
+
+
+def beginning(text: str) -> str:
+    """The first `SHOWN_TEXT` characters or so, up to a word's end."""
+    text = one_line(text)
+    return text if len(text) <= SHOWN_TEXT else f"{text[:SHOWN_TEXT].rsplit(' ', 1)[0]} ..."
 
 
 def write_json_lines(records: Iterable[Mapping[str, Any]]) -> None:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from onnx_rerank_integrations.core.errors import InputValueError
-from onnx_rerank_integrations.extras.cli.options import (
-    MODEL_HELP,
-    CacheDir,
-    Label,
-    LocalFilesOnly,
-    MaxLength,
-    ModelFile,
-    Revision,
-)
+from onnx_rerank_integrations.extras.cli.options import ModelArgument, ModelOptions, Overwrite, model_options
 from onnx_rerank_integrations.extras.cli.output import write_table
+from onnx_rerank_integrations.extras.quantize import Mode
 from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
 
 if TYPE_CHECKING:
     from onnx_rerank_integrations.extras.quantize import Quantization, Sample
 
 
-class QuantizationMode(StrEnum):
-    """`Mode` of `extras.quantize`."""
-
-    STATIC = "static"
-    DYNAMIC = "dynamic"
+QUANTIZABLE = ("label", "max_length", "model_file", "revision", "cache_dir", "local_files_only")
+"""Options that `extras.quantize.quantize` takes."""
 
 
+@model_options(*QUANTIZABLE)
 def quantize(
-    model: Annotated[str, typer.Argument(help=MODEL_HELP)],
+    model: ModelArgument,
     out: Annotated[Path, typer.Argument(help="The folder to make.")],
     calibrate: Annotated[
         Path,
@@ -44,16 +34,12 @@ def quantize(
         ),
     ],
     mode: Annotated[
-        QuantizationMode,
+        Mode,
         typer.Option(help="static: scores don't depend on the batch; dynamic: they do, so pairs run one by one."),
-    ] = QuantizationMode.STATIC,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it is there.")] = False,
-    label: Label = None,
-    max_length: MaxLength = None,
-    model_file: ModelFile = None,
-    revision: Revision = None,
-    cache_dir: CacheDir = None,
-    local_files_only: LocalFilesOnly = False,
+    ] = "static",
+    overwrite: Overwrite = False,
+    *,
+    options: ModelOptions,
 ) -> None:
     """Make an int8 copy of a model, kept if it ranks alike.
 
@@ -67,13 +53,8 @@ def quantize(
         model,
         out,
         read_samples(calibrate),
-        mode=mode.value,
-        label=label,
-        max_length=max_length,
-        model_file=model_file,
-        revision=revision,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
+        mode=mode,
+        **options,
         overwrite=overwrite,
     )
     write_table([str(result.folder), "measured"], _rows(result), numbers=("measured",))

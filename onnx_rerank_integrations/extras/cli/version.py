@@ -16,3 +16,10 @@ def version() -> None:
         f"onnx-rerank-integrations {__version__} (onnxruntime {installed('onnxruntime')}, "
         f"tokenizers {installed('tokenizers')}, Python {platform.python_version()}, {platform.platform()})"
     )
+
+
+def print_version(asked: bool) -> None:
+    """``onnx-rerank --version``."""
+    if asked:
+        typer.echo(f"onnx-rerank-integrations {__version__}")
+        raise typer.Exit
