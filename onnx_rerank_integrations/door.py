@@ -27,8 +27,10 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.checks import check_timeout
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.engine.forks import Lock
+from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
@@ -81,6 +83,11 @@ def strict(kind: Any) -> Any:
     return StrictInt if kind is int else kind
 
 
+def checked_timeout(timeout: float | None) -> float | None:
+    check_timeout(timeout)
+    return timeout
+
+
 _EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  # its fields are known at run time
     "_EncoderFields",
     model=(
@@ -94,6 +101,10 @@ _EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  
     batch_size=(
         StrictInt | None,
         Field(default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."),
+    ),
+    timeout=(
+        Annotated[float | None, AfterValidator(checked_timeout)],
+        Field(default=None, description="Seconds that a call may take before it is stopped; None for any time."),
     ),
     __config__=ConfigDict(arbitrary_types_allowed=True, protected_namespaces=()),
     **{
@@ -286,15 +297,25 @@ class RerankOptions(Limits, EncoderOptions):
             score_threshold=self.score_threshold if isinstance(score_threshold, EllipsisType) else score_threshold,
             activation=self.activation,
             batch_size=self.batch_size,
+            timeout=self.timeout,
         )
 
     async def _in_thread(self, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         """Awaits a call in a thread of the options' own, of which `max_concurrency` run at once.
 
-        The event loop's shared pool stays free, and a cancelled await leaves a call that hasn't begun undone.
+        The event loop's shared pool stays free. A cancelled await, and one whose `timeout` is over, waiting for a
+        thread included, leaves a call that hasn't begun undone and stops one that has.
         """
-        call = partial(contextvars.copy_context().run, function, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._own_workers().pool, call)
+        with stoppable():
+            call = partial(contextvars.copy_context().run, function, *args, **kwargs)
+            running = asyncio.get_running_loop().run_in_executor(self._own_workers().pool, call)
+            try:
+                await asyncio.wait([running], timeout=self.timeout)
+                if not running.done():
+                    raise out_of_time()
+                return running.result()
+            finally:
+                running.cancel()
 
     def _own_workers(self) -> Workers:
         """The threads that copies share; others after a new limit."""

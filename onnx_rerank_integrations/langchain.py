@@ -385,7 +385,9 @@ class OnnxCrossEncoderModel(EncoderOptions, BaseCrossEncoder):
 
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """The raw logit of each (query, document) pair, in input order: sigmoids of high logits would tie."""
-        return self.encoder.rerank_pairs(text_pairs, activation="identity", batch_size=self.batch_size)
+        return self.encoder.rerank_pairs(
+            text_pairs, activation="identity", batch_size=self.batch_size, timeout=self.timeout
+        )
 
 
 def configurable_of(config: RunnableConfig | None) -> dict[str, Any]:

@@ -709,6 +709,7 @@ def test_every_field_makes_the_round_trip(toy_folder: Path) -> None:
         "text": ["title", "content"],
         "keep_retrieval_score": True,
         "batch_size": 7,
+        "timeout": 2.5,
         "max_concurrency": 2,
         "lazy_load": True,
         "max_length": 9,

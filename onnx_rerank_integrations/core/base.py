@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from onnx_rerank_integrations.core.checks import (
     checked_pairs,
     pairs_of,
 )
+from onnx_rerank_integrations.core.engine.stops import deadline, finish_by
 from onnx_rerank_integrations.core.errors import ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.scoring import Activation, Floats, activation_function, best_first, check_finite
 from onnx_rerank_integrations.core.types import Pair, RankedDocument
@@ -75,6 +77,7 @@ class TextCrossEncoderBase(ABC):
         parallel: int | None = None,
         show_progress: bool = False,
         activation: Activation | None = None,
+        timeout: float | None = None,
     ) -> list[float]:
         """Scores each document for the query.
 
@@ -88,6 +91,9 @@ class TextCrossEncoderBase(ABC):
             show_progress: Show a tqdm bar on stderr.
             activation: ``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model's config
                 asks for; None for the constructor's.
+            timeout: Seconds that the call may take, from its beginning; None for as long as it takes. What it was
+                computing is stopped; only a model that is being opened for the first time is opened to the end, and a
+                text's tokens are read to the end.
 
         Returns:
             N scores in input order.
@@ -95,9 +101,11 @@ class TextCrossEncoderBase(ABC):
         Raises:
             InputTypeError: The query or a document is no str; the message names the document's index.
             ScoreError: The model gave NaN or infinity for a document.
+            RerankTimeoutError: The timeout is over. The encoder is as good as before.
         """
+        end = deadline(timeout)
         pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
         return [float(score) for score in self._scores(logits, activation)]
 
     def rerank_pairs(
@@ -108,13 +116,15 @@ class TextCrossEncoderBase(ABC):
         parallel: int | None = None,
         show_progress: bool = False,
         activation: Activation | None = None,
+        timeout: float | None = None,
     ) -> list[float]:
         """Scores each (query, document) pair; otherwise as `rerank`.
 
         Returns:
             N scores in input order.
         """
-        logits = self._checked_logits(checked_pairs(pairs), batch_size, parallel, show_progress)
+        end = deadline(timeout)
+        logits = self._checked_logits(checked_pairs(pairs), batch_size, parallel, show_progress, end)
         return [float(score) for score in self._scores(logits, activation)]
 
     def rank(
@@ -128,6 +138,7 @@ class TextCrossEncoderBase(ABC):
         batch_size: int | None = None,
         parallel: int | None = None,
         show_progress: bool = False,
+        timeout: float | None = None,
     ) -> list[RankedDocument]:
         """Orders the documents, best first. The order is decided on logits; equal ones keep their input order.
 
@@ -140,31 +151,39 @@ class TextCrossEncoderBase(ABC):
             batch_size: As for `rerank`.
             parallel: As for `rerank`.
             show_progress: As for `rerank`.
+            timeout: As for `rerank`.
 
         Returns:
             At most ``min(top_n, N)`` documents.
 
         Raises:
             InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
-            InputTypeError, ScoreError: As for `rerank`.
+            InputTypeError, ScoreError, RerankTimeoutError: As for `rerank`.
         """
+        end = deadline(timeout)
         check_top_n(top_n)
         check_score_threshold(score_threshold)
         most = min((number for number in (top_n, self.longest_ranking) if number is not None), default=None)
         pairs = pairs_of(query, documents)
-        logits = self._checked_logits(pairs, batch_size, parallel, show_progress)
+        logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
         scores = self._scores(logits, activation)
         kept = best_first(logits, scores, top_n=most, score_threshold=score_threshold)
         return [RankedDocument(index=index, score=float(scores[index]), text=pairs[index][1]) for index in kept]
 
     def _checked_logits(
-        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
+        self,
+        pairs: Sequence[Pair],
+        batch_size: int | None,
+        parallel: int | None,
+        show_progress: bool,
+        end: float | None,
     ) -> Floats:
         check_batch_size(batch_size)
         check_parallel(parallel)
         if not pairs:
             return np.empty(0)
-        logits = self.logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
+        compute = partial(self.logits, pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
+        logits = finish_by(end, compute)
         if len(logits) != len(pairs):
             raise ScoreError(
                 f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "

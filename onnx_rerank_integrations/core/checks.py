@@ -83,6 +83,15 @@ def check_threads(threads: int | None) -> None:
         raise InputValueError(f"threads={threads!r} must be a whole number from 1, or None for all available CPUs")
 
 
+def check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise InputTypeError(f"timeout must be a number of seconds, or None for no limit, not {timeout!r}")
+    if not timeout > 0:
+        raise InputValueError(f"timeout={timeout} must be more than 0 seconds, or None for no limit")
+
+
 def check_choice(name: str, value: object, choices: Any) -> None:
     """Raises InputValueError unless `value` is one of the words of a ``Literal``."""
     words = get_args(choices)

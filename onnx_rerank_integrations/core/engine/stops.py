@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar, copy_context
 from typing import TypeVar
 
+from onnx_rerank_integrations.core.checks import check_timeout
 from onnx_rerank_integrations.core.engine.forks import renew_in_child
 from onnx_rerank_integrations.core.errors import RerankTimeoutError
 
@@ -117,7 +118,12 @@ def stoppable() -> Iterator[Stop]:
 
 
 def deadline(timeout: float | None) -> float | None:
-    """When that many seconds from now are over, on the monotonic clock."""
+    """When that many seconds from now are over, on the monotonic clock.
+
+    Raises:
+        InputTypeError, InputValueError: It's no number of seconds above 0.
+    """
+    check_timeout(timeout)
     return None if timeout is None else time.monotonic() + timeout
 
 
@@ -148,7 +154,11 @@ def finish_by(end: float | None, function: Callable[[], Result]) -> Result:
                 return done.result()
             stop.now()
             worker.join(STOPPED_WITHIN)
-            raise RerankTimeoutError(
-                "The timeout is over and the scores aren't all there: no ranking was made, and the work was stopped.\n"
-                "Allow more time, or give fewer documents, a smaller max_length or a smaller model."
-            ) from None
+            raise out_of_time() from None
+
+
+def out_of_time() -> RerankTimeoutError:
+    return RerankTimeoutError(
+        "The timeout was over before the scores were there: no ranking was made, and the work was stopped.\n"
+        "Allow more time, or give fewer documents, a smaller max_length or a smaller model."
+    )
