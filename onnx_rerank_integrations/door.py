@@ -34,7 +34,7 @@ from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, option_types
+from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, listed, option_types
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import RankedDocument
 from onnx_rerank_integrations.option_names import advice
@@ -126,6 +126,14 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
     )
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Puts the fields' descriptions into the class's docstring, where ``help()`` shows them."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if text := cls.__dict__.get("__doc__"):
+            fields = {name: field.description for name, field in cls.model_fields.items() if not field.exclude}
+            cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{listed({n: d for n, d in fields.items() if d})}\n    "
 
     _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
     _asked: dict[str, Any] | None = PrivateAttr(default=None)

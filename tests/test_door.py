@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
+from onnx_rerank_integrations.core.options import descriptions
 from onnx_rerank_integrations.door import (
     LOADING_OPTIONS,
     RerankOptions,
@@ -445,3 +446,12 @@ def test_the_shared_options_import_no_framework() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert not set(done.stdout.split()) & {"langchain_core", "llama_index", "torch", "transformers", "onnxruntime"}
+
+
+def test_help_describes_every_option() -> None:
+    described = " ".join((RerankOptions.__doc__ or "").split())
+
+    for name, field in RerankOptions.model_fields.items():
+        assert f" {name}: " in described
+        assert " ".join((field.description or "?").split()) in described
+    assert all(" ".join(text.split()) in described for name, text in descriptions().items() if name in LOADING_OPTIONS)

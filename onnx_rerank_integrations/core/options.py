@@ -272,11 +272,15 @@ def takes(
 
 def documented(kind: type[Part]) -> type[Part]:
     """Puts the options into a class's docstring, where it says ``{options}``."""
-    listed = "\n".join(
+    kind.__doc__ = (kind.__doc__ or "").replace("        {options}", listed(descriptions()))
+    return kind
+
+
+def listed(texts: Mapping[str, str]) -> str:
+    """Options and what they do, as a docstring of a class lists them."""
+    return "\n".join(
         textwrap.fill(
             f"{name}: {text}", 116, initial_indent=" " * 8, subsequent_indent=" " * 12, break_on_hyphens=False
         )
-        for name, text in descriptions().items()
+        for name, text in texts.items()
     )
-    kind.__doc__ = (kind.__doc__ or "").replace("        {options}", listed)
-    return kind
