@@ -443,3 +443,56 @@ def test_the_picture_has_a_point_and_a_line_for_each_model(tmp_path: Path, toy: 
     assert figure.bbox.x0 <= legend.x0
     assert legend.x1 <= figure.bbox.x1
     assert not legend.overlaps(quality.get_tightbbox())
+
+
+JUDGED = """query,document,relevance,source
+what do bees eat,soup is warm,0,a
+what do bees eat,"bees eat
+honey",2,b
+what do bees eat,honey is sweet,1,c
+who won,nobody knows,0,d
+how warm is soup,soup is warm,1,e
+how warm is soup,bees in winter,0,f
+"""
+
+
+def test_one_csv_file_of_judged_pairs_is_a_collection(tmp_path: Path) -> None:
+    path = tmp_path / "judged.csv"
+    path.write_text(JUDGED)
+
+    evaluation = evaluate(path, "lexical")
+
+    assert evaluation.collection == "judged.csv"
+    assert evaluation.corpus_size == 5
+    assert evaluation.queries == {"q1": "what do bees eat", "q3": "how warm is soup"}
+    assert evaluation.first_stage.name == "order in the file"
+    assert evaluation.first_stage.measures["MRR@10"] == {"q1": 0.5, "q3": 1.0}
+    assert evaluation.models[0].measures["MRR@10"] == {"q1": 1.0, "q3": 1.0}
+    assert "1 queries without a document judged relevant are left out." in evaluation.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("query,text\nq,d\n", "lacks the column relevance; found query, text"),
+        ("query,text,label\nq,d,yes\n", "judged.csv:2: relevance must be a whole number from 0, found 'yes'"),
+        ("query,text,label\nq,d,1\nq,d,0\n", "judged.csv:3: this document was judged before"),
+        ("query,text,label\nq,d,0\n", "no query has a relevant document"),
+        ("query,text,label\nq,d\n", "judged.csv:2: 2 columns, fewer than the header names"),
+        ("", "found no header"),
+    ],
+)
+def test_a_csv_file_that_is_no_table_of_judged_pairs_says_where(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "judged.csv"
+    path.write_text(content)
+
+    with pytest.raises(InputValueError, match=message):
+        evaluate(path, "lexical")
+
+
+def test_a_first_stage_does_not_go_with_a_csv_file(tmp_path: Path) -> None:
+    path = tmp_path / "judged.csv"
+    path.write_text(JUDGED)
+
+    with pytest.raises(InputValueError, match=r"the candidates of .* are its rows"):
+        evaluate(path, "lexical", first_stage=tmp_path / "run.trec")

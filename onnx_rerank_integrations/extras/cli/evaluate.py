@@ -18,7 +18,11 @@ from onnx_rerank_integrations.extras.needs_extra import needs_extra
 @model_options()
 def evaluate(
     folder: Annotated[
-        Path, typer.Argument(help="A collection: corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv.")
+        Path,
+        typer.Argument(
+            help="A collection: a folder with corpus.jsonl, queries.jsonl, and qrels.tsv or qrels/test.tsv; or a CSV "
+            "file with the columns query, document and relevance."
+        ),
     ],
     model: Models = None,
     first_stage: Annotated[
@@ -43,6 +47,7 @@ def evaluate(
     Examples:
       onnx-rerank evaluate ./my-collection --model embedded
       onnx-rerank evaluate ./scifact -m embedded -m Xenova/ms-marco-MiniLM-L-6-v2
+      onnx-rerank evaluate judged.csv --model embedded
       onnx-rerank evaluate ./scifact -m ./my-model --first-stage dense.trec --top-k 50
     """
     with needs_extra("evaluate", "onnx-rerank evaluate"):

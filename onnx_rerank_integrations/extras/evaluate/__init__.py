@@ -1,6 +1,7 @@
 """Does reranking help on your data, with which model, at what latency? Needs the extra [evaluate].
 
 collection.py     a BEIR folder: documents, queries and judgments
+table.py          or one CSV file of judged pairs
 first_stage.py    the candidates: a TREC run, or BM25 made on the spot
 measures.py       nDCG@10 and its like for each query (ir-measures)
 significance.py   is a difference more than chance? Pure

@@ -21,6 +21,7 @@ from onnx_rerank_integrations.extras.evaluate.first_stage import FirstStage, bm2
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN, best_possible, measure
 from onnx_rerank_integrations.extras.evaluate.results import Comparison, Evaluation, System
 from onnx_rerank_integrations.extras.evaluate.significance import holm, paired_difference
+from onnx_rerank_integrations.extras.evaluate.table import read_table
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 
 Model = str | Path | TextCrossEncoderBase
@@ -42,7 +43,8 @@ def evaluate(
 
     Args:
         folder: A collection in BEIR layout: corpus.jsonl, queries.jsonl (each plain or .gz), and qrels/SPLIT.tsv or
-            qrels.tsv.
+            qrels.tsv. Or one CSV file of judged pairs, with the columns query, document and relevance, whose rows are
+            the candidates in their order.
         models: Names, folders or ready encoders; a mapping gives them names of your own, for instance one model with
             different options.
         first_stage: A TREC run; None for the one ``*.trec`` in the folder, else BM25 is made on the spot.
@@ -60,10 +62,18 @@ def evaluate(
         import ir_measures  # noqa: F401 - before hours of reranking, not after
     folder = Path(folder)
     encoders = _named(models)
-    all_queries = read_queries(folder)
-    grades = read_grades(folder, split, all_queries)
-    queries = {query_id: text for query_id, text in all_queries.items() if query_id in grades}
-    stage, corpus = _candidates(folder, first_stage, queries, top_k)
+    if folder.is_file():
+        if first_stage is not None:
+            raise InputValueError(
+                f"first_stage goes with a folder; the candidates of {folder} are its rows, in their order"
+            )
+        all_queries, grades, stage, corpus = read_table(folder, top_k)
+        queries = {query_id: text for query_id, text in all_queries.items() if query_id in grades}
+    else:
+        all_queries = read_queries(folder)
+        grades = read_grades(folder, split, all_queries)
+        queries = {query_id: text for query_id, text in all_queries.items() if query_id in grades}
+        stage, corpus = _candidates(folder, first_stage, queries, top_k)
 
     first = System(name=stage.name, measures=measure(grades, stage.candidates, top_k), milliseconds=stage.milliseconds)
     systems = []
