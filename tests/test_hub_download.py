@@ -17,7 +17,7 @@ import huggingface_hub
 import pytest
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
-from onnx_rerank_integrations.core.model import files, hub, registry
+from onnx_rerank_integrations.core.model import files, hub, identity, registry
 from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
 from tests.local_hub import LocalHub, environment, point_client_at
 from tests.onnx_files import graph, model_files, run, write
@@ -413,16 +413,19 @@ def test_our_files_do_not_disturb_huggingface_hubs_view_of_its_cache(local_hub: 
     assert {ref for repo in seen.repos for ref in repo.refs} == {"main"}
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"files": 7, "hashed": {}}', '{"files": {"a": 1}, "hashed": {}}'])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"files": 7}', '{"files": {"a": 1}}', '{"files": {"../a": [1, null]}}']
+)
 def test_a_record_of_ours_that_is_broken_is_written_anew(local_hub: LocalHub, cache: Path, content: str) -> None:
     commit = local_hub.add("org/name", model_files())
     found = files.locate("org/name")
     record = cache / "models--org--name" / "onnx-rerank" / f"{commit}.json"
-    whole = json.loads(record.read_text())
+    whole = record.read_text()
     record.write_text(content)
 
     assert files.locate("org/name") == found
-    assert json.loads(record.read_text())["hashed"] == whole["hashed"]
+    assert files.download("org/name") == found
+    assert record.read_text() == whole
 
 
 def test_a_cache_without_room_for_our_record_serves_all_the_same(local_hub: LocalHub, cache: Path) -> None:
@@ -503,7 +506,12 @@ def test_damage_that_leaves_size_and_time_alone_is_found_by_the_expected_sha256(
     _flip_a_bit(path)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
-    files.locate("org/name")  # hashed once, and not changed since as far as the file system tells
+    with pytest.raises(InvalidModelError, match="is corrupted"):  # the time of change (ctime) can't be put back
+        files.locate("org/name")
+    shutil.rmtree(path.parents[3] / "onnx-rerank")  # nothing is known of the hub's hashes any more
+    blob = path.resolve()
+    path.unlink()
+    shutil.copy2(blob, path)
     with pytest.raises(InvalidModelError, match=f"expected_sha256 says {digest}"):
         files.locate("org/name", expected_sha256=digest)
 
@@ -511,13 +519,16 @@ def test_damage_that_leaves_size_and_time_alone_is_found_by_the_expected_sha256(
 def test_a_file_is_hashed_once_and_not_on_every_load(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
     local_hub.add("org/name", model_files("model.onnx_data"))
     hashed: list[str] = []
-    hash_like = hub.hash_like
-    monkeypatch.setattr(hub, "hash_like", lambda digest, path: hashed.append(path.name) or hash_like(digest, path))
+    hash_file = identity.hash_file
+    for module in (identity, hub):
+        monkeypatch.setattr(module, "hash_file", lambda path, kind: hashed.append(path.name) or hash_file(path, kind))
 
     files.locate("org/name")
-    assert sorted(hashed) == ["config.json", "model.onnx", "model.onnx_data", "tokenizer.json", "tokenizer_config.json"]
+    assert len(hashed) == 5, "graph, data, tokenizer and two configs"
 
     hashed.clear()
+    files.locate("org/name")
+    identity._known.clear()  # as in another process
     files.locate("org/name")
     assert hashed == []
 

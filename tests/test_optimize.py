@@ -26,6 +26,7 @@ from onnx_rerank_integrations.core.graphs import first_token, optimized, trials
 from onnx_rerank_integrations.core.graphs.first_token import first_token_graph
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.graphs.trials import TOKENS, observe, open_session, random_feed
+from onnx_rerank_integrations.core.model import identity
 
 GRAPHS = Path(__file__).parent / "graphs"
 BERT = GRAPHS / "bert_transformers4_torchscript11.onnx"
@@ -222,7 +223,7 @@ def test_the_copy_gives_the_same_scores(model_file: Path, cache: Path) -> None:
 def test_a_second_call_finds_the_copy(model_file: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = optimized_path(model_file, cache_dir=cache)
     monkeypatch.setattr(first_token, "rewrite", not_again)
-    monkeypatch.setattr(optimized, "_sha256", not_again)
+    monkeypatch.setattr(identity, "hash_file", not_again)
     assert optimized_path(model_file, cache_dir=cache) == first
 
 
@@ -402,7 +403,7 @@ def test_external_data_that_changes_gets_its_own_copy(model_file: Path, cache: P
 def test_the_cache_lies_where_the_environment_says(
     model_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(optimized.CACHE_VARIABLE, str(tmp_path / "elsewhere"))
+    monkeypatch.setenv(identity.CACHE_VARIABLE, str(tmp_path / "elsewhere"))
     copy = optimized_path(model_file)
     assert copy is not None
     assert copy.is_relative_to(tmp_path / "elsewhere")

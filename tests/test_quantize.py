@@ -17,6 +17,7 @@ from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossE
 from onnx_rerank_integrations.core.graphs import optimized
 from onnx_rerank_integrations.core.graphs.first_token import first_token_graph
 from onnx_rerank_integrations.core.graphs.trials import NotApplicable, open_session, random_feed
+from onnx_rerank_integrations.core.model import identity
 from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.extras.quantize import Sample, int8_graph, quantize, spread_pairs
 from onnx_rerank_integrations.extras.quantize.agreement import Agreement, compare, kendall, ndcg, spearman
@@ -30,7 +31,7 @@ FP32 = sorted(path.stem for path in GRAPHS.glob("*.onnx") if not path.stem.endsw
 
 @pytest.fixture(autouse=True)
 def _cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(optimized.CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv(identity.CACHE_VARIABLE, str(tmp_path / "cache"))
 
 
 def feeds(model: onnx.ModelProto, count: int, start: int = 0) -> list[dict[str, np.ndarray]]:

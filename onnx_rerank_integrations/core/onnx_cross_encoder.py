@@ -23,6 +23,7 @@ from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedM
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.model.head import read_modular_head
+from onnx_rerank_integrations.core.model.identity import own_cache
 from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.core.options import Engine, Reading, values
 from onnx_rerank_integrations.core.score_cache import model_key
@@ -263,7 +264,7 @@ def graph_to_run(files: ModelFiles, engine: Engine) -> Path:
     if engine.optimize == "off" or is_lexical(files.config):
         return files.onnx
     try:
-        return optimized_path(files.onnx) or files.onnx
+        return optimized_path(files.onnx, cache_dir=own_cache(files.cache_dir)) or files.onnx
     except MissingExtraError as error:
         logger.debug("%s runs as it is: %s", files.name, error)
         return files.onnx

@@ -76,6 +76,7 @@ class ModelFiles:
         tokenizer_config: tokenizer_config.json, ``{}`` where there is none.
         license: From the registry, None where unknown.
         commit: The commit on the hub that the files are from, None for a folder.
+        cache_dir: The hub's cache that was asked for; what this package makes of the model is kept below it.
         files: Every file that decides the scores, in a fixed order: graph, external data, tokenizer, configs, modules.
     """
 
@@ -87,4 +88,5 @@ class ModelFiles:
     tokenizer_config: Mapping[str, Any]
     license: str | None = None
     commit: str | None = None
+    cache_dir: Path | None = None
     files: tuple[Path, ...] = ()

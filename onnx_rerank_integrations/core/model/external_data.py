@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
+import stat
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError
+from onnx_rerank_integrations.core.model.identity import sha256
+from onnx_rerank_integrations.core.storage import is_inside, make_folder, replacing
 
 
 def inner_path(model: str, graph: str, location: str) -> str:
@@ -48,10 +50,12 @@ def link_side_by_side(model: str, root: Path, graph: str, data: Iterable[str], p
     Copies where links can't be made. Each file appears at once and the graph last, so other processes may do the same.
 
     Raises:
-        ModelNotFoundError: `place` can't be written.
+        ModelNotFoundError: `place` can't be written, or a link there leads out of it.
     """
     try:
         for name in (*data, graph):
+            if not is_inside((place / name).parent, root.parent.parent):
+                raise PermissionError("a link on the way leads elsewhere")
             _link(target=(root / name).resolve(), link=place / name)
     except OSError as error:
         raise ModelNotFoundError(
@@ -64,22 +68,21 @@ def link_side_by_side(model: str, root: Path, graph: str, data: Iterable[str], p
 def _link(*, target: Path, link: Path) -> None:
     if _is_same_file(link, target):
         return
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f"{link.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    make_folder(link.parent)
+    with replacing(link) as temporary:
+        temporary.unlink()
         try:
             os.link(target, temporary)
         except OSError:
             shutil.copy2(target, temporary)
-        temporary.replace(link)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _is_same_file(link: Path, target: Path) -> bool:
+    """Whether `link` is a hard link to `target`, or a copy of it whose content was compared."""
     try:
-        ours, theirs = link.stat(), target.stat()
+        ours, theirs = link.lstat(), target.stat()
     except FileNotFoundError:
         return False
-    is_copy = (ours.st_size, int(ours.st_mtime)) == (theirs.st_size, int(theirs.st_mtime))
-    return os.path.samestat(ours, theirs) or is_copy
+    if os.path.samestat(ours, theirs):
+        return True
+    return stat.S_ISREG(ours.st_mode) and ours.st_size == theirs.st_size and sha256(link) == sha256(target)

@@ -6,12 +6,11 @@ fetched: no pickle, no ``.py``, nothing that is run. What the hub needs is in `h
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
@@ -26,8 +25,10 @@ from onnx_rerank_integrations.core.errors import (
 from onnx_rerank_integrations.core.model import registry, variants
 from onnx_rerank_integrations.core.model.advice import how_to_mend, how_to_name, near_names
 from onnx_rerank_integrations.core.model.external_data import inner_path, is_accepted, link_side_by_side
-from onnx_rerank_integrations.core.model.hub import OUR_FOLDER, HubOptions, HubRepository, hash_like, open_repository
+from onnx_rerank_integrations.core.model.hub import HubOptions, HubRepository, open_repository
+from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, content, own_cache, sha256
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
+from onnx_rerank_integrations.core.storage import read_json
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
 __all__ = ["describe_broken", "download", "is_cached", "locate"]
@@ -76,7 +77,8 @@ def locate(
         local_files_only: Never touch the network (``HF_HUB_OFFLINE=1`` does the same).
         specific_model_path: A folder to read instead of the hub; the registry's facts of `model_name` still count.
         model_file: ``"auto"`` (or None), ``"fp32"``, ``"int8"``, or a path; see `variants.candidates`.
-        expected_sha256: Of the ONNX file (its external data not included), 64 hexadecimal digits. Checked on each call.
+        expected_sha256: Of the ONNX file, 64 hexadecimal digits. Of a model with weights beside it (external data, the
+            safetensors of a head), of what ``sha256sum`` prints of all of them; the error names that.
         show_progress: Show the download's progress bars off a terminal too; on one huggingface_hub shows them anyway.
 
     Raises:
@@ -186,8 +188,9 @@ def _locate(
         repo_id = _hub_id_of(model, description)
         source = open_repository(model, repo_id, options, lambda cached: _is_complete(cached, first_choice))
     files = _collect(source, description, model_file)
+    files = replace(files, cache_dir=options.cache_dir)
     if expected_sha256 is not None:
-        _check_sha256(model, files.onnx, expected_sha256)
+        _check_sha256(files, expected_sha256)
     source.settle()
     _log.debug("%s: %s, commit %s", model, files.onnx, files.commit)
     return files
@@ -386,8 +389,8 @@ def _refuse_broken(model: str, path: Path) -> None:
 
 def _read_json(model: str, path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        return read_json(path)
+    except (OSError, ValueError) as error:
         raise InvalidModelError(f"{path} {describe_broken(path) or error}.\n{how_to_mend(model)}") from error
 
 
@@ -400,13 +403,22 @@ def _read_json_object(model: str, path: Path | None) -> Mapping[str, Any]:
     return content
 
 
-def _check_sha256(model: str, path: Path, expected: str) -> None:
-    found = hash_like(expected, path)
-    if found != expected:
-        raise InvalidModelError(
-            f"{path} has the sha256 {found}, expected_sha256 says {expected}.\n"
-            f"To load {model!r}, pin the revision it was taken from, or correct expected_sha256 if you trust this file."
-        )
+def _check_sha256(files: ModelFiles, expected: str) -> None:
+    """Compares the graph, and all weights that lie beside it, with the pin."""
+    cache = own_cache(files.cache_dir)
+    pinned = [path for path in files.files if path.suffix != ".json"]
+    found = content(pinned, files.folder, cache)
+    if found == expected:
+        return
+    names = " ".join(path.relative_to(files.folder).as_posix() for path in pinned)
+    covers = f" (of `sha256sum {names}`, hashed with sha256sum once more)" if len(pinned) > 1 else ""
+    alone = len(pinned) > 1 and sha256(pinned[0], cache) == expected
+    raise InvalidModelError(
+        f"{pinned[0]} has the sha256 {found}{covers}, expected_sha256 says {expected}"
+        f"{', which is that of the graph without the weights beside it' if alone else ''}.\n"
+        f"To load {files.name!r}, pin the revision it was taken from, or correct expected_sha256 if you trust this "
+        f"{'model' if covers else 'file'}."
+    )
 
 
 def _path(argument: str, value: str | os.PathLike[str] | None) -> Path | None:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, UnsupportedModelError
+from onnx_rerank_integrations.core.storage import read_json
 
 Array = NDArray[np.float32]
 Layer = Callable[[Array], Array]
@@ -145,7 +146,7 @@ def read_safetensors(path: Path) -> dict[str, Array]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidModelError(f"{path} can't be read: {error}\nFetch the model again.") from error
 

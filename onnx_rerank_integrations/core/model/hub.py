@@ -1,15 +1,18 @@
-"""Repositories of the Hugging Face hub, in huggingface_hub's own cache. The only file that touches the network.
+"""Repositories of the Hugging Face hub, in huggingface_hub's own cache.
 
 Files lie in the cache's own layout, so other tools share them. What this package adds lies in
-``models--org--name/onnx-rerank/`` there: ``COMMIT.json``, the list of the repository's files and which of them were
-hashed; and ``COMMIT/``, graphs with their external data side by side.
+``models--org--name/onnx-rerank/`` there: ``COMMIT.json``, the list of the repository's files; and ``COMMIT/``, graphs
+with their external data side by side.
 
 * Cache first: where all that is needed is there, nothing is asked of the network. A branch stays at the commit it was
   fetched at until it is refreshed.
 * Else one request lists the repository at the revision, and each missing file is fetched at that commit.
 * A file is hashed once, right after its download (or when first met in a cache that another tool filled), and again
-  only when its size or time of change differs. sha256 takes 2 s per GB (2.2 s for 1.07 GB out of the page cache,
-  measured on two cores of an AMD EPYC): too much for every load of a large model.
+  only when its stamp differs (`identity`).
+* Nothing that a server says becomes a path unlooked at: commits and hashes are hexadecimal, file names lead nowhere but
+  down, ETags aren't used. A file gets its place in the cache only after its hash was found right. Links that lead out
+  of the cache's folder for the model aren't followed by anything that is written, and nothing is removed that this
+  package didn't make.
 
 huggingface_hub 0.30 to 2.4 is supported. It is imported late: it takes 0.4 s.
 """
@@ -18,37 +21,45 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
-import inspect
 import json
 import logging
 import os
 import re
 import shutil
-import sys
-import threading
+import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from pathlib import Path, PureWindowsPath
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Any, TypeGuard, TypeVar
+from urllib.parse import quote
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError, UnknownModelError
+from onnx_rerank_integrations.core.model import transfer
 from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_mend, how_to_name, near_names, ways_on
 from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
+from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, hash_file, hash_like, kind_of, learn, own_cache
+from onnx_rerank_integrations.core.storage import is_inside, make_folder, read_record, write_atomically
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")
 
-OUR_FOLDER = "onnx-rerank"
+Files = dict[str, tuple[int | None, str | None]]
+"""Size in bytes and hash (sha256, or git's sha1 of small files) of every file; each None where the hub doesn't say."""
+
+MOST_LIST_BYTES = 64 << 20
+"""Of the list of a repository's files; 300 bytes are usual for each."""
+
+MOST_UNLISTED_BYTES = 1 << 30
+"""Of a file whose size neither the list nor the answer states."""
+
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_OUR_ENTRY = re.compile(r"[0-9a-f]{40}(\.json)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_BUSY = frozenset({429, 500, 502, 503, 504})
-_CUT = frozenset({"ChunkedEncodingError", "ReadError", "RemoteProtocolError"})  # requests; httpx, httpx2
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts
-_PATIENCE = 15.0  # seconds; huggingface_hub from 1.0 on has waited longer by itself when it gives up
-_CACHE_ERRNOS = frozenset({errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR})
+_PATIENCE = 15.0  # seconds, after which a failed request isn't tried again
+_LOCK_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,36 +85,6 @@ class HubOptions:
     show_progress: bool = False
 
 
-@dataclass
-class _Record:
-    """What is known of a repository at one commit, kept between processes.
-
-    Attributes:
-        files: Size in bytes and hash (sha256, or git's sha1 of small files) of every file of the repository; each None
-            where the hub doesn't say. None as a whole where the hub was never asked.
-        hashed: Size and time of change, in seconds, of files whose hash was found right.
-    """
-
-    files: dict[str, tuple[int | None, str | None]] | None = None
-    hashed: dict[str, tuple[int, int]] = field(default_factory=dict)
-
-    @classmethod
-    def read(cls, path: Path) -> _Record:
-        """The record in `path`; an empty one where it is missing or unreadable."""
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            files = stored["files"]
-            return cls(
-                files=None if files is None else {name: (size, digest) for name, (size, digest) in files.items()},
-                hashed={name: (size, changed) for name, (size, changed) in stored["hashed"].items()},
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return cls()
-
-    def write(self, path: Path) -> None:
-        _write_atomically(path, json.dumps({"files": self.files, "hashed": self.hashed}, indent=1))
-
-
 class HubRepository:
     """A repository of the hub at one commit, in the cache as far as it was fetched.
 
@@ -123,20 +104,20 @@ class HubRepository:
         self._options = options
         self._why_offline = _why_offline(options)
         self._record_path = storage / OUR_FOLDER / f"{commit}.json"
-        self._record = _Record.read(self._record_path)
+        self._files = _known_files(read_record(self._record_path))
         self._has_news = False
 
     @property
     def names(self) -> frozenset[str]:
         """The paths of the repository's files; of those in the cache, where the hub was never asked."""
-        if self._record.files is not None:
-            return frozenset(self._record.files)
+        if self._files is not None:
+            return frozenset(self._files)
         return frozenset(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
 
     @property
     def is_listed(self) -> bool:
         """Whether `names` is the whole repository."""
-        return self._record.files is not None
+        return self._files is not None
 
     @property
     def holds_a_model(self) -> bool:
@@ -153,17 +134,17 @@ class HubRepository:
         """
         path = self.root / name
         if path.is_file() and not self._options.force_download:
-            self._check(name, path, is_fresh=False)
+            self._check(name, path)
             return path
         if self._why_offline:
             raise ModelNotFoundError(
                 f"{name} of {self.model!r} isn't in the cache {self._storage.parent}, "
                 f"and the network is off: {self._why_offline}.\n{ways_on(self.model)}"
             )
-        if self._record.files is not None and name not in self._record.files:
+        if self._files is not None and name not in self._files:
             raise self._no_such_file(name)
-        path = _download(self, name)
-        self._check(name, path, is_fresh=True)
+        with _hub_errors(self.model, self.repo_id, self._options.revision, name):
+            self._download(name, path)
         return path
 
     def side_by_side(self, graph: str, data: list[str]) -> Path:
@@ -174,48 +155,109 @@ class HubRepository:
         return link_side_by_side(self.model, self.root, graph, data, self._storage / OUR_FOLDER / self.commit)
 
     def settle(self) -> None:
-        """Remembers what was learnt: which commit the revision is at, what it holds, what was hashed."""
+        """Remembers what was learnt: which commit the revision is at, and what it holds."""
         if not self._has_news or self._options.look_only:
             return
         try:
-            self._record.write(self._record_path)
+            if is_inside(self._record_path.parent, self._storage):
+                write_atomically(self._record_path, json.dumps({"files": self._files}, indent=1))
+                self._drop_deleted_commits()
             if not _COMMIT.fullmatch(self._options.revision) and not self._why_offline:
-                _write_atomically(self._storage / "refs" / self._options.revision, self.commit)
-            self._drop_deleted_commits()
+                ref = self._storage / "refs" / self._options.revision
+                if is_inside(ref.parent, self._storage):
+                    write_atomically(ref, self.commit)
         except OSError as error:
             _log.debug("%s: the cache can't be written, it serves all the same: %s", self.model, error)
 
-    def set_files(self, files: dict[str, tuple[int | None, str | None]]) -> None:
+    def set_files(self, files: Files) -> None:
         """Takes what the hub says it holds."""
-        self._record.files = files
+        self._files = files
         self._has_news = True
 
-    def _check(self, name: str, path: Path, *, is_fresh: bool) -> None:
-        """Compares a file with its known size and hash, the hash once per file and change."""
+    def _known(self, name: str) -> tuple[int | None, str | None]:
+        return (self._files or {}).get(name, (None, None))
+
+    def _check(self, name: str, path: Path) -> None:
+        """Compares a file of the cache with its known size and hash."""
         if self._options.look_only:
             return
-        stat = path.stat()
-        stamp = (stat.st_size, int(stat.st_mtime))
-        if not is_fresh and self._record.hashed.get(name) == stamp:
-            return
-        size, digest = (self._record.files or {}).get(name, (None, None))
-        digest = digest or _blob_name(path)
-        problem = None
-        if size is not None and size != stat.st_size:
-            problem = f"it has {stat.st_size} bytes, the hub says {size}"
-        elif digest is not None and (found := hash_like(digest, path)) != digest:
-            problem = f"its hash is {found}, the hub says {digest}"
-        if problem is None:
-            self._record.hashed[name] = stamp
-            self._has_news = True
-        elif is_fresh:
-            _discard(path)
+        size, digest = self._known(name)
+        if problem := self._problem(path, size, digest or _blob_name(path)):
+            raise InvalidModelError(f"{path} is corrupted: {problem}.\n{how_to_mend(self.model)}")
+
+    def _problem(self, path: Path, size: int | None, digest: str | None, *, is_fresh: bool = False) -> str | None:
+        found_size = path.stat().st_size
+        if size is not None and size != found_size:
+            return f"it has {found_size} bytes, the hub says {size}"
+        if digest is None:
+            return None
+        found = hash_file(path, kind_of(digest)) if is_fresh else hash_like(digest, path, self._memo)
+        if found != digest:
+            return f"its hash is {found}, the hub says {digest}"
+        return None
+
+    @property
+    def _memo(self) -> Path:
+        return own_cache(self._options.cache_dir)
+
+    def _download(self, name: str, path: Path) -> None:
+        """Brings a file into the cache, its size and hash checked before it gets its place."""
+        size, digest = self._known(name)
+        blobs = self._storage / "blobs"
+        for folder in (self._storage, blobs, self.root, path.parent, self._lock_path(digest).parent):
+            if not is_inside(folder, self._storage.parent):
+                raise PermissionError(errno.EPERM, "a link there leads out of the cache", str(folder))
+            make_folder(folder)
+        with self._locked(digest) as is_alone:
+            blob = blobs / digest if digest else None
+            if blob is None or self._options.force_download or not blob.is_file() or self._problem(blob, size, digest):
+                incomplete = blobs / f"{digest if digest and is_alone else uuid.uuid4().hex}.incomplete"
+                try:
+                    self._transfer(name, incomplete, size, digest)
+                    digest = digest or hash_file(incomplete)
+                    blob = blobs / digest
+                    os.replace(incomplete, blob)
+                    learn(blob, digest, self._memo)
+                except (InvalidModelError, OSError):
+                    incomplete.unlink(missing_ok=True)
+                    raise
+            _link(path, blob)
+
+    def _transfer(self, name: str, incomplete: Path, size: int | None, digest: str | None) -> None:
+        from huggingface_hub import constants
+
+        url = f"{constants.ENDPOINT.rstrip('/')}/{self.repo_id}/resolve/{self.commit}/{quote(name)}"
+        _log.debug("%s: downloading %s at %s", self.model, name, self.commit)
+        is_resumed = _stands_alone(incomplete) and incomplete.stat().st_size > 0
+        with _progress(name, size, shown=self._options.show_progress) as advance:
+            content = _patiently(lambda: transfer.located(url, seconds_of_silence=constants.HF_HUB_ETAG_TIMEOUT))
+            _patiently(lambda: _continue(content, incomplete, size, advance))
+        problem = self._problem(incomplete, size, digest, is_fresh=True)
+        if problem and is_resumed:  # what an earlier process left was no beginning of this file
+            incomplete.unlink()
+            self._transfer(name, incomplete, size, digest)
+        elif problem:
             raise InvalidModelError(
                 f"{name} of {self.repo_id} arrived corrupted: {problem}. It was removed from the cache again.\n"
                 f"To load {self.model!r}, try again; if it keeps arriving so, ask who runs the proxy or mirror between."
             )
-        else:
-            raise InvalidModelError(f"{path} is corrupted: {problem}.\n{how_to_mend(self.model)}")
+
+    def _lock_path(self, digest: str | None) -> Path:
+        return self._storage.parent / ".locks" / self._storage.name / f"{digest or self.commit}.lock"
+
+    @contextlib.contextmanager
+    def _locked(self, digest: str | None) -> Iterator[bool]:
+        """Whether this process alone, of all that use the cache, fetches the file; not where locks can't be had."""
+        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared
+
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(WeakFileLock(self._lock_path(digest), timeout=_LOCK_SECONDS))
+            except OSError as error:
+                _log.debug("%s: downloading without a lock: %s", self.model, error)
+                yield False
+            else:
+                yield True
 
     def _no_such_file(self, name: str) -> ModelNotFoundError:
         graphs = sorted(known for known in self.names if known.endswith(".onnx"))
@@ -228,8 +270,13 @@ class HubRepository:
     def _drop_deleted_commits(self) -> None:
         """Drops our files of commits that were deleted from the cache: the links would keep their blobs on the disk."""
         for path in (self._storage / OUR_FOLDER).iterdir():
-            if not (self._storage / "snapshots" / path.name.removesuffix(".json")).is_dir():
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            commit = path.name.removesuffix(".json")
+            if not _OUR_ENTRY.fullmatch(path.name) or (self._storage / "snapshots" / commit).is_dir():
+                continue
+            if path.suffix == ".json":
+                path.unlink(missing_ok=True)
+            elif not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
 
 
 def open_repository(
@@ -265,7 +312,7 @@ def open_repository(
         )
     try:
         commit, files = _list_files(model, repo_id, options.revision)
-    except _UnreachableError as error:
+    except ModelNotFoundError as error:
         if options.refresh or cached is None or not cached.holds_a_model:
             raise
         _log.warning("%s: taking what the cache holds, the hub can't be asked for the rest: %s", model, error)
@@ -273,17 +320,6 @@ def open_repository(
     repository = HubRepository(model, repo_id, storage, commit, options)
     repository.set_files(files)
     return repository
-
-
-def hash_like(digest: str, path: Path) -> str:
-    """A file's sha256, or, where `digest` is as short as git's, the sha1 that git names its content by."""
-    with path.open("rb") as file:
-        if len(digest) == 64:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        git = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-        while chunk := file.read(1 << 20):
-            git.update(chunk)
-        return git.hexdigest()
 
 
 def _why_offline(options: HubOptions) -> str | None:
@@ -305,43 +341,158 @@ def _cached_commit(storage: Path, revision: str) -> str | None:
     return commit if _COMMIT.fullmatch(commit) else None
 
 
-def _list_files(model: str, repo_id: str, revision: str) -> tuple[str, dict[str, tuple[int | None, str | None]]]:
+def _list_files(model: str, repo_id: str, revision: str) -> tuple[str, Files]:
     """The commit that a revision is at, and size and hash of every file, in one request."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import constants
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # exported, not declared so
 
-    def ask() -> Any:
-        timeout = constants.HF_HUB_ETAG_TIMEOUT
-        return HfApi().model_info(repo_id, revision=revision, files_metadata=True, timeout=timeout)
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise UnknownModelError(f"{repo_id!r} is no hub id: {error}\n{how_to_name(model)}") from error
+    endpoint = constants.ENDPOINT.rstrip("/")
+    url = f"{endpoint}/api/models/{repo_id}/revision/{quote(revision, safe='')}?blobs=True"
 
-    with _quiet_hub(), _hub_errors(model, repo_id, revision):
-        info = _patiently(ask)
-    return info.sha, {
-        file.rfilename: (file.size, file.lfs.sha256 if file.lfs else file.blob_id) for file in info.siblings or ()
-    }
+    def ask() -> bytes:
+        with transfer.get(url, seconds_of_silence=constants.HF_HUB_ETAG_TIMEOUT) as answer:
+            return transfer.read(answer, MOST_LIST_BYTES)
+
+    with _hub_errors(model, repo_id, revision):
+        return _parsed_list(_patiently(ask))
 
 
-def _download(repository: HubRepository, name: str) -> Path:
-    from huggingface_hub import hf_hub_download
+def _parsed_list(body: bytes) -> tuple[str, Files]:
+    """The commit and the files in the hub's answer, as far as they can be trusted to name paths."""
+    try:
+        answer = json.loads(body)
+        commit, siblings = answer["sha"], answer["siblings"]
+        if not isinstance(commit, str) or not _COMMIT.fullmatch(commit) or not isinstance(siblings, list):
+            raise ValueError("no commit, or no list")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        begins = body[:60].decode("utf-8", "replace")
+        raise transfer.TransferError(
+            f"it answers with something else than a list of files ({begins!r}): "
+            "a proxy or a login page may stand between"
+        ) from error
+    files: Files = {}
+    for entry in siblings:
+        name = entry.get("rfilename") if isinstance(entry, dict) else None
+        if is_safe_name(name):
+            lfs = entry.get("lfs")
+            digest = lfs.get("sha256") if isinstance(lfs, dict) else entry.get("blobId")
+            files[name] = _known_file(entry.get("size"), digest)
+        else:
+            _log.debug("a name that is no path in a repository is left out: %.200r", name)
+    return commit, files
 
-    options = repository._options
-    bar: dict[str, Any] = {}
-    if options.show_progress and "tqdm_class" in inspect.signature(hf_hub_download).parameters:
-        bar["tqdm_class"] = _visible_bar()
 
-    def fetch() -> Path:
-        path = hf_hub_download(
-            repository.repo_id,
-            name,
-            revision=repository.commit,
-            cache_dir=repository._storage.parent,
-            force_download=options.force_download,
-            **bar,
-        )
-        return Path(path)
+def is_safe_name(name: object) -> TypeGuard[str]:
+    """Whether a file name of a server leads nowhere but down, on any system."""
+    if not isinstance(name, str) or not 0 < len(name) <= 1024 or not name.isprintable() or "\\" in name:
+        return False
+    path = PurePosixPath(name)
+    return (
+        str(path) == name
+        and not path.is_absolute()
+        and not PureWindowsPath(name).anchor
+        and not (os.name == "nt" and PureWindowsPath(name).is_reserved())
+        and ":" not in name
+        and all(part != ".." and len(part.encode("utf-8", "surrogatepass")) <= 255 for part in path.parts)
+    )
 
-    _log.debug("%s: downloading %s at %s", repository.model, name, repository.commit)
-    with _quiet_hub(), _hub_errors(repository.model, repository.repo_id, options.revision, name):
-        return _patiently(fetch)
+
+def _known_files(record: Mapping[str, Any]) -> Files | None:
+    """The files that a record of ours names, None where it is none."""
+    files = record.get("files")
+    if not isinstance(files, dict):
+        return None
+    try:
+        known = {name: _known_file(size, digest) for name, (size, digest) in files.items()}
+    except (TypeError, ValueError):
+        return None
+    return known if all(map(is_safe_name, known)) else None
+
+
+def _known_file(size: object, digest: object) -> tuple[int | None, str | None]:
+    is_digest = isinstance(digest, str) and (_COMMIT.fullmatch(digest) or _SHA256.fullmatch(digest))
+    return (
+        size if type(size) is int and 0 <= size < 1 << 62 else None,
+        digest if isinstance(digest, str) and is_digest else None,
+    )
+
+
+def _continue(url: str, incomplete: Path, size: int | None, advance: Callable[[int], Any]) -> None:
+    """Fetches what is missing of a file."""
+    from huggingface_hub import constants
+
+    with _opened_alone(incomplete) as file:
+        start = file.seek(0, os.SEEK_END)
+        if size is not None and start >= size:
+            start = file.seek(0)
+        if size is not None and size - start > shutil.disk_usage(incomplete.parent).free:
+            raise OSError(errno.ENOSPC, f"{size - start:,} bytes are to come, and the disk hasn't as many left")
+        with transfer.get(url, seconds_of_silence=constants.HF_HUB_DOWNLOAD_TIMEOUT, start=start) as answer:
+            if answer.status != 206 or not (answer.headers.get("content-range") or "").startswith(f"bytes {start}-"):
+                start = file.seek(0)
+            file.truncate()
+            stated = None if answer.length is None else start + answer.length
+            expected = stated if size is None else size
+            most = start + MOST_UNLISTED_BYTES if expected is None else expected
+            received = start
+            for chunk in answer.chunks:
+                received += len(chunk)
+                if received > most:
+                    raise transfer.TransferError(f"it sends more than the {most:,} bytes that the file has")
+                file.write(chunk)
+                advance(len(chunk))
+        if expected is not None and received != expected:
+            raise transfer.TransferError(
+                f"Consistency check failed: the answer ended after {received:,} of {expected:,} bytes",
+                may_pass=True,
+            )
+
+
+def _stands_alone(path: Path) -> bool:
+    """Whether a file that an earlier process left may be continued: a plain one of this user's, in no other place."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    is_ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink == 1 and is_ours
+
+
+def _opened_alone(path: Path) -> IO[bytes]:
+    """The file, to be continued; never one that a link leads to."""
+    if not _stands_alone(path):
+        path.unlink(missing_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    return os.fdopen(os.open(path, flags, 0o666), "r+b")
+
+
+def _link(path: Path, blob: Path) -> None:
+    """Puts a link to the blob in the file's place; the blob itself, where the system has no links."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        os.symlink(os.path.relpath(blob, path.parent), temporary)
+    except (OSError, NotImplementedError):
+        shutil.copyfile(blob, temporary)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def _progress(name: str, size: int | None, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+    """A bar on a terminal, elsewhere where it is asked for; huggingface_hub's own settings turn it off."""
+    from huggingface_hub.utils import are_progress_bars_disabled  # type: ignore[attr-defined]  # exported, not so declared
+    from tqdm.auto import tqdm
+
+    if are_progress_bars_disabled():
+        yield lambda _: None
+        return
+    bar = tqdm(total=size, unit="B", unit_scale=True, desc=name, disable=False if shown else None)
+    with bar:
+        yield bar.update
 
 
 def _patiently(call: Callable[[], _Result]) -> _Result:
@@ -350,145 +501,69 @@ def _patiently(call: Callable[[], _Result]) -> _Result:
     for pause in _PAUSES:
         try:
             return call()
-        except _library_errors() as error:
-            if not _is_passing(error) or time.monotonic() - started > _PATIENCE:
+        except transfer.TransferError as error:
+            if not error.may_pass or time.monotonic() - started > _PATIENCE:
                 raise
             _log.debug("trying again in %.1f s: %s", pause, error)
         time.sleep(pause)
     return call()
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Whether the same request may well succeed in a second. A refused connection may not: it fails at once."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    if isinstance(error, LocalEntryNotFoundError):  # its cause is what happened when the hub was asked for the file
-        return error.__cause__ is not None and _is_passing(error.__cause__)
-    if _status(error) in _BUSY:
-        return True
-    # A connection that was cut in mid-file: huggingface_hub keeps what has arrived, and continues there.
-    return type(error).__name__ in _CUT or "Consistency check failed" in str(error)
-
-
-def _library_errors() -> tuple[type[Exception], ...]:
-    """What huggingface_hub raises over its HTTP libraries: requests below 1.0, httpx from 1.0, httpx2 from 2.0.
-
-    `HTTPError` of huggingface_hub.errors is the base class of the library in use, an OSError in requests only. hf_xet
-    raises RuntimeError.
-    """
-    from huggingface_hub import errors
-
-    names = ("HTTPError", "HfHubHTTPError", "EntryNotFoundError", "FileMetadataError", "XetDownloadError")
-    return (OSError, RuntimeError, *(getattr(errors, name) for name in names if hasattr(errors, name)))
-
-
-def _status(error: BaseException) -> int | None:
-    return getattr(getattr(error, "response", None), "status_code", None)
-
-
 @contextlib.contextmanager
 def _hub_errors(model: str, repo_id: str, revision: str, name: str | None = None) -> Iterator[None]:
-    """Turns the errors of huggingface_hub and its HTTP library into ours, with what to do about each."""
-    from huggingface_hub import constants, errors
-
+    """Turns what goes wrong on the way to a file into our errors, with what to do about each."""
+    endpoint = _endpoint()
     try:
         yield
-    except errors.HFValidationError as error:
-        raise UnknownModelError(f"{repo_id!r} is no hub id: {error}\n{how_to_name(model)}") from error
-    except errors.LocalEntryNotFoundError as error:
-        raise _unreachable(model, error.__cause__ or error) from error
-    except errors.GatedRepoError as error:
-        raise ModelNotFoundError(
-            f"{repo_id} is gated: its owner asks for consent, and the hub for the token of an account that gave it. "
-            f"Accept the terms at {constants.ENDPOINT}/{repo_id}.\n{how_to_log_in(model)}"
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"The hub {constants.ENDPOINT} has no repository {repo_id}, or it is private and the token is missing."
-            f"{near_names(model)}\n{how_to_log_in(model).removesuffix('.')}, or check the name."
-        ) from error
-    except errors.RevisionNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{repo_id} has no revision {revision!r}.\n"
-            f"To load {model!r}, give a branch, a tag or a commit that it has, or none for 'main'."
-        ) from error
-    except errors.EntryNotFoundError as error:
-        raise ModelNotFoundError(
-            f"{repo_id} lists the file {name}, and has none at revision {revision!r}.\n"
-            f"To load {model!r}, try again, name another file with model_file=, or another revision."
-        ) from error
-    except _library_errors() as error:
-        if _status(error) in (401, 403):
+    except transfer.RefusedError as error:
+        if error.code == "GatedRepo":
             raise ModelNotFoundError(
-                f"The hub refuses {repo_id} with status {_status(error)}: the token is missing, invalid, or may not "
+                f"{repo_id} is gated: its owner asks for consent, and the hub for the token of an account that gave it."
+                f" Accept the terms at {endpoint}/{repo_id}.\n{how_to_log_in(model)}"
+            ) from error
+        if error.code == "RevisionNotFound":
+            raise ModelNotFoundError(
+                f"{repo_id} has no revision {revision!r}.\n"
+                f"To load {model!r}, give a branch, a tag or a commit that it has, or none for 'main'."
+            ) from error
+        if error.code == "EntryNotFound" or (name is not None and error.status == 404 and not error.code):
+            raise ModelNotFoundError(
+                f"{repo_id} lists the file {name}, and has none at revision {revision!r}.\n"
+                f"To load {model!r}, try again, name another file with model_file=, or another revision."
+            ) from error
+        wrong_token = error.reason == "Invalid credentials in Authorization header"
+        if error.code == "RepoNotFound" or (error.status == 401 and not error.code and not wrong_token):
+            raise ModelNotFoundError(
+                f"The hub {endpoint} has no repository {repo_id}, or it is private and the token is missing."
+                f"{near_names(model)}\n{how_to_log_in(model).removesuffix('.')}, or check the name."
+            ) from error
+        if error.status in (401, 403):
+            raise ModelNotFoundError(
+                f"The hub refuses {repo_id} with status {error.status}: the token is missing, invalid, or may not "
                 f"read it.\n{how_to_log_in(model)}"
             ) from error
-        if isinstance(error, OSError) and error.errno in _CACHE_ERRNOS:
-            raise ModelNotFoundError(
-                f"The files of {model!r} can't be written to the cache: {error}.\n"
-                f"To load {model!r}, make room there or leave to write, or give another folder with cache_dir=."
-            ) from error
         raise _unreachable(model, error) from error
+    except transfer.TransferError as error:
+        raise _unreachable(model, error) from error
+    except OSError as error:
+        if isinstance(error, ModelNotFoundError):
+            raise
+        raise ModelNotFoundError(
+            f"The files of {model!r} can't be written to the cache: {error}.\n"
+            f"To load {model!r}, make room there or leave to write, or give another folder with cache_dir=."
+        ) from error
 
 
-class _UnreachableError(ModelNotFoundError):
-    """No answer from the hub, or none that it could give on a good day."""
-
-
-def _unreachable(model: str, cause: BaseException) -> _UnreachableError:
+def _endpoint() -> str:
     from huggingface_hub import constants
 
-    status = _status(cause)
-    first_line = next(iter(str(cause).strip().splitlines()), "")
-    reason = f"it answers with status {status}" if status else f"{type(cause).__name__}: {first_line}"
-    return _UnreachableError(
-        f"{model!r} isn't, or not all, in the cache and can't be fetched from {constants.ENDPOINT}: {reason}\n"
-        f"{ways_on(model)}"
+    return transfer.without_password(constants.ENDPOINT.rstrip("/"))
+
+
+def _unreachable(model: str, cause: transfer.TransferError) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{model!r} isn't, or not all, in the cache and can't be fetched from {_endpoint()}: {cause}\n{ways_on(model)}"
     )
-
-
-class _HubFilter(logging.Filter):
-    """Sends huggingface_hub's own messages to our debug log while this thread is inside `_quiet_hub`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.thread = threading.local()
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if not getattr(self.thread, "is_quiet", False):
-            return True
-        _log.debug("huggingface_hub: %s", record.getMessage())
-        return False
-
-
-_hub_filter = _HubFilter()
-
-
-@contextlib.contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Off a terminal, keeps huggingface_hub's warnings out of stderr. Its bars hide there by themselves."""
-    if sys.stderr is not None and sys.stderr.isatty():
-        yield
-        return
-    for handler in logging.getLogger("huggingface_hub").handlers:
-        if _hub_filter not in handler.filters:
-            handler.addFilter(_hub_filter)
-    _hub_filter.thread.is_quiet = True
-    try:
-        yield
-    finally:
-        _hub_filter.thread.is_quiet = False
-
-
-def _visible_bar() -> type:
-    """A progress bar that is shown off a terminal too, for huggingface_hub from 1.0 on."""
-    from tqdm.auto import tqdm
-
-    class VisibleBar(tqdm):  # type: ignore[misc]  # tqdm has no types
-        def __init__(self, *args: Any, name: str | None = None, **options: Any) -> None:
-            super().__init__(*args, **(options | {"disable": False}))
-
-    return VisibleBar
 
 
 def _blob_name(path: Path) -> str | None:
@@ -501,17 +576,3 @@ def _blob_name(path: Path) -> str | None:
         return None
     name = PureWindowsPath(os.readlink(path)).name
     return name if _SHA256.fullmatch(name) else None
-
-
-def _discard(path: Path) -> None:
-    """Removes a file of the cache together with its blob."""
-    if path.is_symlink():
-        (path.parent / os.readlink(path)).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
