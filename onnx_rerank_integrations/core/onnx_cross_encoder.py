@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedM
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
 from onnx_rerank_integrations.core.model.head import read_modular_head
-from onnx_rerank_integrations.core.model.identity import own_cache
+from onnx_rerank_integrations.core.model.identity import content, own_cache, stamp
 from onnx_rerank_integrations.core.onnx_format import operators
 from onnx_rerank_integrations.core.options import Engine, Reading, values
 from onnx_rerank_integrations.core.score_cache import model_key
@@ -74,6 +75,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         reading = reading or Reading()
         engine = engine or Engine()
         self.files = files
+        self._stamps = list(map(stamp, files.files))
         self.activation = activation
         self._reading = reading
         self._engine = engine
@@ -112,12 +114,19 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     @property
     def identity(self) -> bytes:
-        """What the logits depend on beside the texts: changes with every file and option that decides them."""
+        """What the logits depend on beside the texts: changes with every file and option that decides them.
+
+        Nobody else's where a file isn't the one any more that was opened: what was is no longer to be known.
+        """
         return self._identity(self._make_identity)
 
     def _make_identity(self) -> bytes:
+        files = self.files
+        digest = content(files.files, files.folder, own_cache(files.cache_dir))
+        if not files.files or list(map(stamp, files.files)) != self._stamps:
+            digest = uuid4().hex
         return model_key(
-            self.files.files,
+            digest,
             {**values(self._reading, Reading), **values(self._engine, Engine, leave_out={"threads", "idle_threads"})},
         )
 

@@ -25,9 +25,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared so
-
 from onnx_rerank_integrations.core.model.identity import sha256, stamp
+from onnx_rerank_integrations.core.model.locks import locked
 from onnx_rerank_integrations.core.storage import make_folder, read_record, why_untrusted, write_atomically
 
 logger = logging.getLogger(__name__)
@@ -37,8 +36,6 @@ MOST_BYTES = 20_000_000_000
 
 MOST_COPIES = 256
 """The same in number, the records of graphs with nothing to gain included."""
-
-LOCK_SECONDS = 600.0
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RECORD = "record.json"
@@ -102,7 +99,7 @@ def copy_of(
         if record is None:
             make_folder(entry, private=True)
             _refuse_untrusted(entry, cache)
-            with WeakFileLock(entry / "lock", timeout=LOCK_SECONDS):
+            with locked(entry / "lock"):
                 record = _usable_record(entry, cache, digest, made_by)
                 if record is None:
                     record = _build(source, entry, cache, digest, made_by, make)

@@ -40,6 +40,7 @@ from onnx_rerank_integrations.core.model import transfer
 from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_mend, how_to_name, near_names, ways_on
 from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, hash_file, hash_like, kind_of, learn, own_cache
+from onnx_rerank_integrations.core.model.locks import locked
 from onnx_rerank_integrations.core.storage import is_inside, make_folder, read_record, write_atomically
 
 _log = logging.getLogger(__name__)
@@ -59,7 +60,6 @@ _OUR_ENTRY = re.compile(r"[0-9a-f]{40}(\.json)?")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PAUSES = (0.5, 1.0, 2.0)  # seconds between attempts
 _PATIENCE = 15.0  # seconds, after which a failed request isn't tried again
-_LOCK_SECONDS = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ class HubRepository:
             if not is_inside(folder, self._storage.parent):
                 raise PermissionError(errno.EPERM, "a link there leads out of the cache", str(folder))
             make_folder(folder)
-        with self._locked(digest) as is_alone:
+        with locked(self._lock_path(digest)) as is_alone:
             blob = blobs / digest if digest else None
             if blob is None or self._options.force_download or not blob.is_file() or self._problem(blob, size, digest):
                 incomplete = blobs / f"{digest if digest and is_alone else uuid.uuid4().hex}.incomplete"
@@ -244,20 +244,6 @@ class HubRepository:
 
     def _lock_path(self, digest: str | None) -> Path:
         return self._storage.parent / ".locks" / self._storage.name / f"{digest or self.commit}.lock"
-
-    @contextlib.contextmanager
-    def _locked(self, digest: str | None) -> Iterator[bool]:
-        """Whether this process alone, of all that use the cache, fetches the file; not where locks can't be had."""
-        from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]  # exported without being declared
-
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(WeakFileLock(self._lock_path(digest), timeout=_LOCK_SECONDS))
-            except OSError as error:
-                _log.debug("%s: downloading without a lock: %s", self.model, error)
-                yield False
-            else:
-                yield True
 
     def _no_such_file(self, name: str) -> ModelNotFoundError:
         graphs = sorted(known for known in self.names if known.endswith(".onnx"))

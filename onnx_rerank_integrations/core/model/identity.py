@@ -96,7 +96,7 @@ def content(paths: Iterable[Path], root: Path, cache: Path | None = None) -> str
 
     One file alone is its own.
     """
-    digests = {path.relative_to(root).as_posix(): sha256(path, cache) for path in paths}
+    digests = {Path(os.path.relpath(path, root)).as_posix(): sha256(path, cache) for path in paths}
     if len(digests) == 1:
         return next(iter(digests.values()))
     return hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in digests.items()).encode()).hexdigest()
