@@ -20,9 +20,21 @@ from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
 from onnx_rerank_integrations.extras.cli.quantize import quantize
 from onnx_rerank_integrations.extras.cli.rank import rank
+from onnx_rerank_integrations.extras.cli.serve import serve
 from onnx_rerank_integrations.extras.cli.version import print_version, version
 
-COMMANDS: tuple[Callable[..., None], ...] = (rank, models, download, evaluate, bench, export, check, quantize, version)
+COMMANDS: tuple[Callable[..., None], ...] = (
+    rank,
+    models,
+    download,
+    serve,
+    evaluate,
+    bench,
+    export,
+    check,
+    quantize,
+    version,
+)
 
 
 class Commands(TyperGroup):
