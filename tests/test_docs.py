@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import re
 from pathlib import Path
 
 import pytest
 
 from tests import generate_docs
+from tests.readme_blocks import blocks, run
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+THIN_PACKAGES = sorted((ROOT / "packages").iterdir())
+PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(path / "README.md" for path in THIN_PACKAGES)])
 PACKAGES = ("langchain_core", "llama_index.core")
 
-BLOCK = re.compile(r"^```(\w+)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-
-def blocks(page: Path) -> list[tuple[int, str, str, str]]:
-    """(line, language, words after it, text) of each fenced block."""
-    text = page.read_text(encoding="utf-8")
-    return [(text[: found.start()].count("\n") + 1, *found.groups()) for found in BLOCK.finditer(text)]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run_and_print_what_stands_below_them(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for package in PACKAGES:
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
-    names: dict[str, object] = {"__name__": "__main__"}
-    found = blocks(page)
-    for place, (line, language, words, code) in enumerate(found):
-        if language != "python" or "not-run" in words:
-            continue
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile("\n" * line + code, str(page), "exec"), names)
-        following = found[place + 1] if place + 1 < len(found) else None
-        expected = following[3] if following and following[1] == "text" else ""
-        assert printed.getvalue() == expected, f"{page.name}, line {line}"
+    for thin in THIN_PACKAGES:
+        monkeypatch.syspath_prepend(thin)
+    run(page)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
