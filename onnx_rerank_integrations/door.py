@@ -34,7 +34,7 @@ from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, listed, option_types
+from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, examples, listed, option_types
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import RankedDocument
 from onnx_rerank_integrations.option_names import advice
@@ -96,21 +96,28 @@ _EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  
             default_factory=registry.default_model,
             description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
             "which may be shared.",
+            examples=["lexical"],
         ),
     ),
     batch_size=(
         StrictInt | None,
-        Field(default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens."),
+        Field(
+            default=None, ge=1, description="Most pairs of a batch, beside the budget of padded tokens.", examples=[32]
+        ),
     ),
     timeout=(
         Annotated[float | None, AfterValidator(checked_timeout)],
-        Field(default=None, description="Seconds that a call may take before it is stopped; None for any time."),
+        Field(
+            default=None,
+            description="Seconds that a call may take before it is stopped; None for any time.",
+            examples=[2.5],
+        ),
     ),
     __config__=ConfigDict(arbitrary_types_allowed=True, protected_namespaces=()),
     **{
         name: (
             Annotated[strict(option_types()[name]), AfterValidator(partial(check_option, name))],
-            Field(default=defaults()[name], description=descriptions()[name]),
+            Field(default=defaults()[name], description=descriptions()[name], examples=[examples()[name]]),
         )
         for name in (*LOADING_OPTIONS, "lazy_load")
     },
@@ -218,11 +225,12 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
 class Limits(BaseModel):
     """How much of a ranking is returned."""
 
-    top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.")
+    top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.", examples=[5])
     score_threshold: float | None = Field(
         default=None,
         allow_inf_nan=False,
         description="The lowest score returned (>=), in the scale of `activation`; applied before `top_n`.",
+        examples=[0.5],
     )
 
 
@@ -233,17 +241,24 @@ class RerankOptions(Limits, EncoderOptions):
         default="sigmoid",
         description="Scale of the reported scores: sigmoid for 0..1, identity for raw logits, model for what the "
         "model's config asks for.",
+        examples=["identity"],
     )
     text: Literal["content"] | Annotated[list[str], Field(min_length=1)] | Callable[[Any], str] = Field(
         default="content",
         description="What is scored: the document's content; metadata fields by name, joined by newlines ('content' "
         "among them stands for the content, a missing field for nothing); or a function of the document.",
+        examples=[["title", "content"]],
     )
     keep_retrieval_score: bool = Field(
-        default=False, description='Keep the first stage\'s score as metadata["retrieval_score"].'
+        default=False,
+        description='Keep the first stage\'s score as metadata["retrieval_score"].',
+        examples=[True],
     )
     max_concurrency: StrictInt = Field(
-        default=1, ge=1, description="Asynchronous calls that run at once; further ones wait without holding a thread."
+        default=1,
+        ge=1,
+        description="Asynchronous calls that run at once; further ones wait without holding a thread.",
+        examples=[4],
     )
 
     _workers: Workers | None = PrivateAttr(default=None)

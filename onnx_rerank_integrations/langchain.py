@@ -83,7 +83,12 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
 
     model_config = RerankOptions.model_config  # Serializable would ignore unknown options
 
-    score_key: str = Field(default="relevance_score", min_length=1, description="The metadata key of the score.")
+    score_key: str = Field(
+        default="relevance_score",
+        min_length=1,
+        description="The metadata key of the score.",
+        examples=["rerank_score"],
+    )
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -307,6 +312,7 @@ class OnnxRerankRetriever(Reranking, BaseRetriever):
         ge=1,
         description="How many documents the first stage is asked for, where it takes `k` when it is called, as vector "
         "stores' retrievers do; None for its own setting.",
+        examples=[50],
     )
 
     def __init__(self, **options: Any) -> None:

@@ -54,6 +54,7 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
         default=MetadataMode.EMBED,
         description='The metadata that text="content" shows of a node: what the embedding saw, what the LLM will see, '
         "all or none. Where `text` names metadata fields, 'content' is the node's own text.",
+        examples=["llm"],
     )
 
     @classmethod

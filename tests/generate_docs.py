@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from onnx_rerank_integrations import TextCrossEncoder
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.testing import CliRunner
+
+from onnx_rerank_integrations import TextCrossEncoder, langchain, llama_index
+from onnx_rerank_integrations.core.options import defaults, deprecated, descriptions, examples, option_types
+from onnx_rerank_integrations.door import RerankOptions
+from onnx_rerank_integrations.extras.cli.app import COMMANDS, app
 from onnx_rerank_integrations.extras.markdown import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -40,10 +49,98 @@ def generated() -> dict[Path, str]:
     """Each file with its generated part made anew."""
     readme = ROOT / "README.md"
     models = ROOT / "docs" / "models.md"
+    options = ROOT / "docs" / "options.md"
+    commands = ROOT / "docs" / "command-line.md"
+    options_text = options.read_text(encoding="utf-8")
+    for mark, table in options_tables().items():
+        options_text = between(options_text, mark, table)
     return {
+        options: options_text,
+        commands: between(commands.read_text(encoding="utf-8"), "commands", command_line()),
         readme: between(readme.read_text(encoding="utf-8"), "models", models_table(SHORT_LIST)),
         models: between(models.read_text(encoding="utf-8"), "models", models_table()),
     }
+
+
+def options_tables() -> dict[str, str]:
+    """By mark: the encoder's options, those that the doors add, and those that one door has alone."""
+    encoder = [
+        (name, option_types()[name], default, descriptions()[name], examples()[name])
+        for name, default in defaults().items()
+        if name not in deprecated()
+    ]
+    shared = [(name, field.annotation, field, str(field.description), field.examples) for name, field in DOORS]
+    own = [
+        (name, field.annotation, field, str(field.description), field.examples)
+        for door in (langchain.OnnxRerank, langchain.OnnxRerankRetriever, llama_index.OnnxRerank)
+        for name, field in door.model_fields.items()
+        if name in ("score_key", "retriever", "k", "metadata_mode")
+    ]
+    return {
+        "encoder-options": _options_table(encoder),
+        "door-options": _options_table([(*row[:4], row[4][0]) for row in shared if row[4]]),
+        "own-options": _options_table([(*row[:4], (row[4] or [""])[0]) for row in own]),
+    }
+
+
+DOORS = [
+    (name, field)
+    for name, field in RerankOptions.model_fields.items()
+    if name not in defaults() or name in ("activation", "lazy_load")
+]
+"""The fields that the doors share, beside the encoder's options."""
+
+
+def _options_table(rows: list[tuple[str, Any, Any, str, Any]]) -> str:
+    return markdown_table(
+        ["option", "type", "default", "what it does", "example"],
+        [
+            [
+                f"`{name}`",
+                f"`{_type_text(kind)}`",
+                _default_text(default),
+                text.replace("``", "`"),
+                f"`{name}={example!r}`",
+            ]
+            for name, kind, default, text, example in rows
+        ],
+    )
+
+
+def _type_text(kind: Any) -> str:
+    """The type in words that need no imports."""
+    origin, inside = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return " or ".join(map(repr, inside))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_type_text, inside))
+    if origin is Annotated:
+        return _type_text(inside[0])
+    if origin is Callable:
+        return "function"
+    if origin is dict or kind in (dict, Any):
+        return "dict"
+    if isinstance(origin, type) and issubclass(origin, Sequence):
+        return f"{origin.__name__.lower()} of {_type_text(inside[0])}"
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))
+
+
+def _default_text(field: Any) -> str:
+    default = field.default if isinstance(field, FieldInfo) else field
+    if default is PydanticUndefined:
+        return "the encoder's default" if field.default_factory else "required"
+    return f"`{getattr(default, 'value', default)!r}`"
+
+
+def command_line() -> str:
+    """What every command's ``--help`` says."""
+    environment = {"COLUMNS": "88", "NO_COLOR": "1", "TERM": "dumb"}
+    runner = CliRunner()
+    parts = []
+    for name in ["", *sorted(command.__name__ for command in COMMANDS)]:
+        shown = runner.invoke(app, [*name.split(), "--help"], env=environment, prog_name="onnx-rerank")
+        parts.append(f"## onnx-rerank {name}".rstrip() + f"\n\n```text\n{shown.stdout.strip()}\n```\n")
+    return "\n".join(parts)
 
 
 def between(text: str, mark: str, content: str) -> str:

@@ -453,5 +453,6 @@ def test_help_describes_every_option() -> None:
 
     for name, field in RerankOptions.model_fields.items():
         assert f" {name}: " in described
+        assert field.examples
         assert " ".join((field.description or "?").split()) in described
     assert all(" ".join(text.split()) in described for name, text in descriptions().items() if name in LOADING_OPTIONS)

@@ -38,17 +38,26 @@ Value = TypeVar("Value")
 
 
 def option(
-    default: Any, description: str, *, check: Callable[[Any], None] | None = None, deprecated: str | None = None
+    default: Any,
+    description: str,
+    *,
+    example: Any,
+    check: Callable[[Any], None] | None = None,
+    deprecated: str | None = None,
 ) -> Any:
     """A field of an options class.
 
     Args:
         default: Its value where the user says nothing.
         description: What it does, its unit and what None means, for every place that shows options.
+        example: A value somebody might give.
         check: Raises one of our errors for a value that can't be used. The words of a ``Literal`` need none.
         deprecated: What to do instead, for an option that will go.
     """
-    return field(default=default, metadata={"description": description, "check": check, "deprecated": deprecated})
+    return field(
+        default=default,
+        metadata={"description": description, "example": example, "check": check, "deprecated": deprecated},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,23 +71,30 @@ class Source:
             "description": 'A supported model\'s name, any hub id with ONNX files, or a folder; ``"embedded"`` and '
             '``"lexical"`` are inside the package. None for the environment variable ``ONNX_RERANK_MODEL``, else '
             "``Xenova/ms-marco-MiniLM-L-6-v2``.",
+            "example": "BAAI/bge-reranker-base",
             "check": check_model_name,
         },
     )
-    cache_dir: str | Path | None = option(None, "Where hub files are kept; None for huggingface_hub's own cache.")
-    revision: str | None = option(None, "The hub's branch, tag or commit; None for ``main``.")
-    local_files_only: bool = option(False, "Never ask the network.")
+    cache_dir: str | Path | None = option(
+        None, "Where hub files are kept; None for huggingface_hub's own cache.", example="/srv/models"
+    )
+    revision: str | None = option(None, "The hub's branch, tag or commit; None for ``main``.", example="main")
+    local_files_only: bool = option(False, "Never ask the network.", example=True)
     specific_model_path: str | Path | None = option(
         None,
         "A folder to take the model's files from, instead of the hub.",
         deprecated="give the folder itself as the model",
+        example="./my-model",
     )
     model_file: str | None = option(
         None,
         '``"auto"`` (or None), ``"fp32"``, ``"int8"`` (the variant that fits this CPU), or a path in the repository.',
+        example="int8",
     )
     expected_sha256: str | None = option(
-        None, "The checksum of what is computed with, in hexadecimal; None for no check."
+        None,
+        "The checksum of what is computed with, in hexadecimal; None for no check.",
+        example="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     )
 
 
@@ -90,30 +106,35 @@ class Reading:
         None,
         "Tokens of the longest pair, special tokens included; None for what the model was made for.",
         check=check_max_length,
+        example=512,
     )
     truncation: Truncation = option(
         "longest_first",
         'How a longer pair is cut: ``"longest_first"`` takes tokens from the longer text, as sentence-transformers and '
         'FastEmbed do; ``"only_second"`` from the document, after a query that fills more than half of the room is cut '
         "to half.",
+        example="only_second",
     )
     special_tokens_in_text: SpecialTokensInText = option(
         "special",
         '``"special"`` reads ``[SEP]`` and the like in a text as control tokens, as the reference implementations do; '
         '``"text"`` as plain characters, so that a document can\'t forge structure.',
+        example="text",
     )
     long_documents: LongDocuments = option(
         "truncate",
         '``"truncate"``, or the ``"max"``, ``"mean"`` or ``"first"`` of the logits of overlapping windows over the '
         "document's tokens.",
+        example="max",
     )
     instruction: str | None = option(
         None,
         "For rerankers that are language models (Qwen3-Reranker, mxbai-rerank-v2), what they are told to look for; "
-        "None for the default of the model's family.",
+        "None for what the model's family is told by default.",
+        example="Find the paragraph of a contract that answers the question",
     )
     label: int | str | None = option(
-        None, "For models of three or more labels, the one to rank by, as its name or its place."
+        None, "For models of three or more labels, the one to rank by, as its name or its place.", example="entailment"
     )
 
 
@@ -126,35 +147,43 @@ class Engine:
         "Threads that compute at once; None for all CPUs this process may use. Each runs batches of its own; a call "
         "with fewer documents than half of the threads has each batch computed by all of them.",
         check=check_threads,
+        example=4,
     )
     providers: Sequence[Provider] | None = option(
         None,
         "onnxruntime's execution providers in order of preference; None for the CPU. One that isn't there or doesn't "
         "start is an error.",
+        example=["CUDAExecutionProvider"],
     )
     idle_threads: IdleThreads = option(
         "sleep",
         '``"sleep"`` between operators, or ``"spin"``.',
         deprecated="leave it out: threads sleep between operators, and spinning gained nothing where cores are shared",
+        example="sleep",
     )
     batching: Batching = option(
         "auto",
         '``"auto"`` runs graphs whose scores would move with their batch mates pair by pair, ``"sorted"`` doesn\'t.',
         deprecated="leave it out, and prefer a static int8 model (onnx-rerank quantize), which needs no such choice",
+        example="auto",
     )
     optimize: Optimize = option(
         "auto",
         '``"auto"`` runs a copy of the graph whose last layer computes only the token that the score is read from, '
         "where the extra ``[optimize]`` is installed and the graph allows it. The copy is made once, its scores are "
         "compared with the original's, and it is kept beside the hub's cache. ``\"off\"`` runs the graph as it is.",
+        example="off",
     )
     backend: Backend = option(
-        "onnxruntime", '``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``), which runs the graph.'
+        "onnxruntime",
+        '``"onnxruntime"``, or ``"openvino"`` (the extra ``[openvino]``), which runs the graph.',
+        example="openvino",
     )
     precision: Precision = option(
         "fp32",
         'What is computed in: ``"fp32"``; with OpenVINO also ``"bf16"``, faster on CPUs that have it, and about 1e-2 '
         "away.",
+        example="bf16",
     )
 
 
@@ -172,13 +201,15 @@ class Options(Engine, Reading, Source):  # a signature names the last one's firs
         "identity",
         '``"identity"`` for raw logits, ``"sigmoid"`` for 0..1, ``"model"`` for what the model\'s config asks for, as '
         "sentence-transformers would.",
+        example="sigmoid",
     )
     score_cache: int | str | Path | None = option(
         None,
         "Remembers the scores of pairs: so many in memory (an int), or in an SQLite file (a path), which processes may "
         "share. The key holds all that decides a score. None for no cache.",
+        example=100_000,
     )
-    lazy_load: bool = option(False, "Find and open the model when it is first used, not now.")
+    lazy_load: bool = option(False, "Find and open the model when it is first used, not now.", example=True)
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -235,6 +266,12 @@ def _checks() -> Mapping[str, Callable[[Any], None] | None]:
 def descriptions(part: type = Options) -> Mapping[str, str]:
     """What each option does, in reStructuredText's inline marks."""
     return {one.name: one.metadata["description"] for one in fields(part)}
+
+
+@cache
+def examples(part: type = Options) -> Mapping[str, Any]:
+    """A value somebody might give, of each option."""
+    return {one.name: one.metadata["example"] for one in fields(part)}
 
 
 @cache
