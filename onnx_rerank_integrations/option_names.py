@@ -34,7 +34,6 @@ PEERS_NAMES = {
     "prefix_metadata": "score_key, the whole key",
     "rank_fields": "text, the fields that are scored",
     "meta_fields_to_embed": "text, the fields that are scored",
-    "prompt": "instruction, for models that take one",
     "query_prefix": "instruction, for models that take one",
     "query_instruction_for_rerank": "instruction, for models that take one",
     "keep_score": "keep_retrieval_score",

@@ -17,7 +17,7 @@ from onnx_rerank_integrations.core.engine.onnxruntime import (
     run_bound,
 )
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
-from onnx_rerank_integrations.core.onnx_cross_encoder import LEXICAL_TOKEN_BUDGET
+from onnx_rerank_integrations.core.model.config import LEXICAL_TOKEN_BUDGET
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 

@@ -102,3 +102,23 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 def check_model_name(model_name: object) -> None:
     if model_name is not None and not isinstance(model_name, (str, Path)):
         raise InputTypeError(f"model_name must be a str, a Path or None, not {type(model_name).__name__}")
+
+
+NO_PROMPT = "none"
+"""For the option `prompt`: query and document as a plain pair, whatever the model's files say."""
+
+PROMPT_NAMES = ("qwen3", "mxbai-v2", "nemotron")
+"""The families of `tokens.prompts.FAMILIES`."""
+
+
+def check_prompt(prompt: str | None) -> None:
+    """Raises InputTypeError or InputValueError for what the option `prompt` doesn't take."""
+    if prompt is None or prompt in (NO_PROMPT, *PROMPT_NAMES):
+        return
+    if not isinstance(prompt, str):
+        raise InputTypeError(f"prompt must be a str or None, not {type(prompt).__name__}")
+    if prompt.count("{query}") != 1 or prompt.count("{document}") != 1:
+        raise InputValueError(
+            f"prompt={prompt[:80]!r} is no prompt: give a template with {{query}} and {{document}} once each, "
+            f'"{NO_PROMPT}", or one of {", ".join(map(repr, PROMPT_NAMES))}'
+        )

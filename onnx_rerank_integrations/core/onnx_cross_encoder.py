@@ -16,16 +16,17 @@ from numpy.typing import NDArray
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
+from onnx_rerank_integrations.core.company import COARSE_TOLERANCE, LONG_ROW, SHORT_ROWS, TOLERANCE, try_company
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedModelError
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
-from onnx_rerank_integrations.core.model.config import chosen_max_length, is_lexical, token_text
-from onnx_rerank_integrations.core.model.head import read_modular_head
+from onnx_rerank_integrations.core.model.config import Kind, chosen_max_length, read_kind, refuse_embeddings
+from onnx_rerank_integrations.core.model.head import read_answers, read_modular_head
 from onnx_rerank_integrations.core.model.identity import content, own_cache, stamp
-from onnx_rerank_integrations.core.onnx_format import operators
+from onnx_rerank_integrations.core.onnx_format import COARSE_TYPES, element_types, last_operator
 from onnx_rerank_integrations.core.options import Engine, Reading, values
 from onnx_rerank_integrations.core.score_cache import model_key
 from onnx_rerank_integrations.core.scoring import (
@@ -34,22 +35,25 @@ from onnx_rerank_integrations.core.scoring import (
     aggregate_windows,
     next_word_logits,
     relevance_logits,
+    relevance_of_probabilities,
     relevant_label,
+    units_of,
 )
+from onnx_rerank_integrations.core.tokens.auto import Side, TokenizerSettings, class_name
 from onnx_rerank_integrations.core.tokens.pairs import (
     EncodedPair,
     PairTokenizer,
     collate,
 )
-from onnx_rerank_integrations.core.tokens.prompts import is_causal, prompt_for
+from onnx_rerank_integrations.core.tokens.prompts import chosen_answers, chosen_prompt
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 logger = logging.getLogger(__name__)
 
 
-LEXICAL_TOKEN_BUDGET = 4096
-"""The embedded model computes next to nothing per token, so what counts is the cost of a run: one thread and large
-batches are quickest (benchmarks/README.md)."""
+SIDES: Sequence[Side] = ("right", "left")
+TRIES = 8
+"""Draws of a row for a score that is a number."""
 
 
 class OnnxCrossEncoder(TextCrossEncoderBase):
@@ -80,37 +84,67 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self._reading = reading
         self._engine = engine
         self._identity: Once[bytes] = Once()
-        lexical = is_lexical(files.config)
-        causal = is_causal(files.config)
-        prompt = prompt_for(files.config, reading.instruction)
-        head = read_modular_head(files.folder)
+        self._kind = kind = read_kind(files)
+        head, answers = read_modular_head(files.folder), read_answers(files.folder)
+        causal = kind.causal or answers is not None
+        self._prompt = chosen_prompt(
+            reading.prompt,
+            family=kind.prompt,
+            chat_template=kind.chat_template,
+            instruction=reading.instruction,
+            default_instruction=kind.instruction,
+            chat_options=kind.chat_options,
+            causal=causal,
+        )
         self._session = open_session(
-            graph_to_run(files, engine),
+            graph_to_run(files, engine, kind),
             engine,
-            threads=engine.threads or (1 if lexical else None),
+            threads=engine.threads or kind.threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
-        if lexical:
-            token_budget = token_budget or LEXICAL_TOKEN_BUDGET
-        self._lanes = Lanes(self._session, token_budget, few_tokens=LEXICAL_TOKEN_BUDGET if lexical else FEW_TOKENS)
-        self._one_by_one = engine.batching == "auto" and "DynamicQuantizeLinear" in operators(files.onnx)
+        budget = token_budget or kind.token_budget
+        self._lanes = Lanes(self._session, budget, few_tokens=kind.token_budget or FEW_TOKENS)
         self._head = head if self._session.signature.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
-            **values(reading, Reading, leave_out={"max_length", "label"}),
-            max_length=chosen_max_length(reading.max_length, files, self._session.signature.fixed_length),
-            truncation_side=files.tokenizer_config.get("truncation_side") or "right",
-            padding_side="left" if causal else files.tokenizer_config.get("padding_side") or "right",
-            pad_token=token_text(files.tokenizer_config.get("pad_token")),
-            prompt=prompt,
+            **values(reading, Reading, leave_out={"max_length", "label", "prompt", "warn_truncated"}),
+            settings=TokenizerSettings(
+                name=class_name(files.config, files.tokenizer_config),
+                config=files.tokenizer_config,
+                joins_plainly=kind.decoder or kind.lexical,
+            ),
+            max_length=chosen_max_length(reading.max_length, kind, files.name, self._session.signature.fixed_length),
+            padding_side="left" if causal else None,
+            pad_token_id=kind.pad_token_id,
+            pads_by_config=kind.decoder,
+            prompt=self._prompt,
         )
-        output = self._try_out()
+        self._padding_side = self._tokenizer.padding_side
+        self._one_by_one = False
+        rows, outputs = self._try_out()
         self._read: Callable[[NDArray[Any]], Floats]
-        if causal and prompt:
-            positive, negative = map(self._tokenizer.token_id, (prompt.positive, prompt.negative))
+        if causal:
+            words = chosen_answers(reading.prompt, kind.prompt, answers)
+            positive = self._tokenizer.token_id(words.positive)
+            negative = None if words.negative is None else self._tokenizer.token_id(words.negative)
             self._read = partial(next_word_logits, positive=positive, negative=negative)
         else:
-            self._read = partial(relevance_logits, label=relevant_label(output.shape[1], reading.label, files.config))
+            name, columns = self._session.signature.output_name, outputs[0].shape[1]
+            if any(output.shape[1] != columns for output in outputs):
+                raise UnsupportedModelError(
+                    f"The output {name!r} of {files.name} has a number for each token, and none for a pair.\n"
+                    "Use a cross-encoder exported with its classification head."
+                )
+            refuse_embeddings(files, name, columns)
+            operator = "" if self._head else last_operator(files.onnx, name)
+            units = units_of(operator, np.concatenate(outputs))
+            label = relevant_label(columns, reading.label, files.config)
+            self._read = partial(relevance_logits, label=label)
+            if units != "logits":
+                self._read = partial(relevance_of_probabilities, units=units, label=label)
+        if engine.batching == "auto" and self._session.signature.batch_limit != 1:
+            alone = np.concatenate([self._read(output) for output in outputs])
+            self._keep_company(alone, rows, ("left",) if causal else SIDES)
 
     @property
     def identity(self) -> bytes:
@@ -127,7 +161,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             digest = uuid4().hex
         return model_key(
             digest,
-            {**values(self._reading, Reading), **values(self._engine, Engine, leave_out={"threads", "idle_threads"})},
+            {
+                **values(self._reading, Reading, leave_out={"warn_truncated"}),
+                **values(self._engine, Engine, leave_out={"threads", "idle_threads"}),
+                "kind": self._kind,
+                "prompt": self._prompt,
+            },
         )
 
     @property
@@ -227,10 +266,14 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         output = self._session.run(inputs, all_threads=all_threads, stop=stop)
         return self._head(output, inputs["attention_mask"]) if self._head else output
 
-    def _collate(self, batch: Sequence[EncodedPair]) -> dict[str, Any]:
-        tokenizer = self._tokenizer
-        length = self._session.signature.fixed_length
-        return collate(batch, pad_id=tokenizer.pad_id, padding_side=tokenizer.padding_side, length=length)
+    def _collate(self, batch: Sequence[EncodedPair], padding_side: Side | None = None) -> dict[str, Any]:
+        return collate(
+            batch,
+            pad_id=self._tokenizer.pad_id,
+            padding_side=padding_side or self._padding_side,
+            length=self._session.signature.fixed_length,
+            first_position=self._kind.first_position or 0,
+        )
 
     def feeds(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
@@ -252,10 +295,18 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             flags += [index in cut for index in range(len(chunk))]
         return flags
 
-    def _try_out(self) -> NDArray[Any]:
-        """The output for one real pair; runs the tokenizer's largest id too, so that a misfit shows at load."""
+    def _try_out(self) -> tuple[list[EncodedPair], list[NDArray[Any]]]:
+        """Some short rows and a long one, and the output of each short one alone.
+
+        Runs the tokenizer's largest id too, so that a misfit shows at load.
+        """
+        if self._kind.first_position is None and "position_ids" in self._session.signature.input_names:
+            raise UnsupportedModelError(
+                f"The graph of {self.files.name} asks for position_ids, and where they begin depends on the "
+                "model_type, which no config.json tells.\nAdd the config.json that belongs to the model."
+            )
         inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
-        output = self._run(inputs)
+        self._run(inputs)
         largest = self._tokenizer.largest_id
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
         try:
@@ -265,12 +316,46 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 f"The tokenizer gives ids up to {largest}, and the graph of {self.files.name} fails on that one: its "
                 f"vocabulary is smaller.\nUse the tokenizer.json that belongs to {self.files.onnx.name}."
             ) from error
-        return output
+        rows, outputs = [], []
+        for size in SHORT_ROWS:
+            for row in self._tokenizer.trial_rows(size, TRIES):
+                output = self._run(self._collate([row]))
+                if np.isfinite(output).all():
+                    break
+            rows.append(row)
+            outputs.append(output)
+        return [*rows, *self._tokenizer.trial_rows(LONG_ROW, 1)], outputs
+
+    def _keep_company(self, alone: Floats, rows: Sequence[EncodedPair], sides: Sequence[Side]) -> None:
+        """Pads rows where a score stays as it is alone, and runs them one by one where it stays on no side."""
+        first = self._padding_side
+        company = try_company(
+            lambda batch, side: self._read(self._run(self._collate(batch, side))),
+            alone,
+            rows,
+            sides=[first, *(side for side in sides if side != first)],
+            tolerance=COARSE_TOLERANCE if self._is_coarse() else TOLERANCE,
+        )
+        if company.side is not None:
+            self._padding_side = company.side
+            return
+        self._one_by_one = True
+        logger.warning(
+            "%s: a score depends on what else is in its batch (one moved by %.2g), as with a dynamic int8 graph or "
+            "with padding that isn't masked. Pairs are run one by one, which is slower and sound; a model file without "
+            "this trait runs in batches (another model_file=, or a static int8 one made by `onnx-rerank quantize`)",
+            self.files.name,
+            company.moved,
+        )
+
+    def _is_coarse(self) -> bool:
+        """Whether the graph computes in few bits, so that rounding alone moves a score."""
+        return self._engine.precision != "fp32" or bool(element_types(self.files.onnx) & COARSE_TYPES)
 
 
-def graph_to_run(files: ModelFiles, engine: Engine) -> Path:
+def graph_to_run(files: ModelFiles, engine: Engine, kind: Kind) -> Path:
     """The model's own graph, or the verified copy whose last layer computes only the first token."""
-    if engine.optimize == "off" or is_lexical(files.config):
+    if engine.optimize == "off" or kind.lexical:
         return files.onnx
     try:
         return optimized_path(files.onnx, cache_dir=own_cache(files.cache_dir)) or files.onnx

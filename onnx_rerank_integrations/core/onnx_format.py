@@ -26,7 +26,26 @@ _CHILDREN = {
 """Which fields of an ONNX message hold messages on the way to a tensor."""
 
 _GRAPH, _OPSET_IMPORT, _EXTERNAL_DATA, _KEY, _VALUE = 7, 8, 13, 1, 2
-_NODE, _OPERATOR = 1, 4
+_NODE, _NODE_INPUT, _NODE_OUTPUT, _OPERATOR = 1, 1, 2, 4
+_DATA_TYPE = 2
+_MOVING = frozenset(
+    (
+        "Identity",
+        "Cast",
+        "Squeeze",
+        "Unsqueeze",
+        "Reshape",
+        "Flatten",
+        "Slice",
+        "Gather",
+        "Transpose",
+        "QuantizeLinear",
+        "DequantizeLinear",
+        "Dropout",
+    )
+)
+"""Operators that give the values of their first input, in another shape or type."""
+
 _MODEL_FIELDS = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 14, 20, 25, 26})
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _LFS_ADVICE = "fetch the real file with `git lfs pull`, or download it again"
@@ -54,20 +73,45 @@ def external_data(graph: Path) -> dict[str, int]:
     return needed
 
 
-def operators(graph: Path) -> frozenset[str]:
-    """The kinds of operators in the main graph, such as ``MatMul``.
+COARSE_TYPES = frozenset((2, 3, 10, 16, 21, 22))
+"""Of weights with few bits: 8-bit and 4-bit integers, 16-bit floats."""
+
+
+def last_operator(graph: Path, output: str) -> str:
+    """The operator that computes an output's values, such as ``Sigmoid``: the last that doesn't just move them around.
+
+    Empty where the output is no node's.
 
     Raises:
         ValueError: The file isn't a sound ONNX protobuf.
     """
-    found = set()
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        for number, span in _fields(data, 0, len(data)):
-            for part, node in _fields(data, *span) if number == _GRAPH and isinstance(span, tuple) else ():
-                for field, name in _fields(data, *node) if part == _NODE and isinstance(node, tuple) else ():
-                    if field == _OPERATOR and isinstance(name, tuple):
-                        found.add(data[slice(*name)].decode())
-    return frozenset(found)
+        nodes = [
+            node
+            for number, span in _fields(data, 0, len(data))
+            for part, node in (_fields(data, *span) if number == _GRAPH and isinstance(span, tuple) else ())
+            if part == _NODE and isinstance(node, tuple)
+        ]
+        for span in reversed(nodes):  # in order of computation
+            fields = [(field, data[slice(*value)]) for field, value in _fields(data, *span) if isinstance(value, tuple)]
+            if output.encode() in (value for field, value in fields if field == _NODE_OUTPUT):
+                operator = next((value.decode() for field, value in fields if field == _OPERATOR), "")
+                source = next((value.decode() for field, value in fields if field == _NODE_INPUT), "")
+                if operator not in _MOVING or not source:
+                    return operator
+                output = source
+    return ""
+
+
+def element_types(graph: Path) -> frozenset[int]:
+    """The element types of a model's tensors, by their numbers in ``onnx.TensorProto.DataType``.
+
+    Raises:
+        ValueError: The file isn't a sound ONNX protobuf.
+    """
+    with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        fields = (field for start, end in _tensors(data) for field in _fields(data, start, end))
+        return frozenset(value for number, value in fields if number == _DATA_TYPE and isinstance(value, int))
 
 
 def describe_broken(path: Path, *, parse_json: bool = True) -> str | None:

@@ -17,7 +17,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from onnx_rerank_integrations.core.checks import check_choice, check_max_length, check_model_name, check_threads
+from onnx_rerank_integrations.core.checks import (
+    check_choice,
+    check_max_length,
+    check_model_name,
+    check_prompt,
+    check_threads,
+)
 from onnx_rerank_integrations.core.scoring import Activation
 
 Truncation = Literal["longest_first", "only_second"]
@@ -88,7 +94,8 @@ class Source:
     )
     model_file: str | None = option(
         None,
-        '``"auto"`` (or None), ``"fp32"``, ``"int8"`` (the variant that fits this CPU), or a path in the repository.',
+        '``"auto"`` (or None), ``"fp32"``, ``"int8"`` (the variant that fits this CPU), a short name of '
+        'transformers.js or optimum (``"fp16"``, ``"q8"``, ``"q4"``, ``"O3"``, ...), or a path in the repository.',
         example="int8",
     )
     expected_sha256: str | None = option(
@@ -133,8 +140,23 @@ class Reading:
         "None for what the model's family is told by default.",
         example="Find the paragraph of a contract that answers the question",
     )
+    prompt: str | None = option(
+        None,
+        "For rerankers that are language models, how they are asked: a template with ``{query}`` and ``{document}`` "
+        '(and ``{instruction}``), the name of a known family (``"qwen3"``, ``"mxbai-v2"``, ``"nemotron"``), or '
+        '``"none"`` for a plain pair; None for what the model\'s files say.',
+        check=check_prompt,
+        example="question: {query} passage: {document}",
+    )
     label: int | str | None = option(
-        None, "For models of three or more labels, the one to rank by, as its name or its place.", example="entailment"
+        None,
+        "For models of several labels, the one to rank by, as its name or its place; None where their names tell.",
+        example="entailment",
+    )
+    warn_truncated: bool = option(
+        True,
+        "Log a warning when documents don't fit and are cut, once per encoder, with how many and what to do.",
+        example=False,
     )
 
 

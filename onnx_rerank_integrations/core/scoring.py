@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_rerank_integrations.core.errors import InputValueError, ScoreError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ScoreError, UnsupportedModelError
 
 Activation = Literal["identity", "sigmoid", "model"]
 Floats = NDArray[np.float64]
 
 NOT_RELEVANT = re.compile(
-    r"(not|non|no|irrelevant|nonrelevant|unrelated|false|negative|different|0)(\b|_)", re.IGNORECASE
+    r"(not|non|no|never|isn't|irrelevant|nonrelevant|unrelated|false|neg|negative|different|dissimilar|distinct|bad|wrong"
+    r"|incorrect|contradiction|contradicts|refutes|mismatch|reject|rejected|unanswerable|spam|0|label_0)(\b|_)",
+    re.IGNORECASE,
 )
+RELEVANT = re.compile(
+    r"(is_)?(relevant|relevance|related|true|yes|pos|positive|good|right|correct|same|similar|equal|equivalent|duplicate"
+    r"|paraphrase|match|matching|entailment|entails|supports|accept|accepted|answerable|answer|score|1|label_1)(\b|_)",
+    re.IGNORECASE,
+)
+
+Units = Literal["logits", "softmax", "sigmoid"]
+"""What the columns of a head are: logits, or what the graph itself made of them."""
 
 
 def sigmoid(logits: Floats) -> Floats:
@@ -39,7 +49,8 @@ def activation_function(activation: Activation, config: Mapping[str, Any]) -> Ca
     """
     if activation != "model":
         return sigmoid if activation == "sigmoid" else identity
-    settings = config.get("sentence_transformers") or {}
+    settings = config.get("sentence_transformers")
+    settings = settings if isinstance(settings, Mapping) else {}
     asked = settings.get("activation_fn") or config.get("sbert_ce_default_activation_function")
     if asked is None:
         return sigmoid if label_count(config) == 1 else identity
@@ -54,9 +65,10 @@ def activation_function(activation: Activation, config: Mapping[str, Any]) -> Ca
 
 def label_count(config: Mapping[str, Any]) -> int:
     """Labels the config states; transformers' own default is two, a reranker's is one."""
-    if isinstance(config.get("num_labels"), int):
-        return int(config["num_labels"])
-    return len(config.get("id2label") or {}) or 1
+    stated = config.get("num_labels")
+    if isinstance(stated, int) and not isinstance(stated, bool):
+        return stated
+    return len(_names_by_place(config)) or 1
 
 
 def relevant_label(labels: int, label: int | str | None, config: Mapping[str, Any]) -> int:
@@ -79,23 +91,79 @@ def relevant_label(labels: int, label: int | str | None, config: Mapping[str, An
             raise InputValueError(f"label={label!r} is no label of this model, which has {listed}")
         return matches[0]
     if label is not None:
+        if isinstance(label, bool) or not isinstance(label, int):
+            raise InputTypeError(f"label must be a label's name or place, not {label!r}")
         if not 0 <= label < labels:
             raise InputValueError(f"label={label!r} is no label of this model, which has {listed}")
         return label
     if labels == 1:
         return 0
-    if labels == 2:
-        return 0 if NOT_RELEVANT.match(names[1]) and not NOT_RELEVANT.match(names[0]) else 1
+    if labels == 2 and (understood := _relevant_of_two(names)) is not None:
+        return understood
     raise UnsupportedModelError(
-        f"The model gives {labels} scores for a pair ({listed}) and none of them is 'relevance'.\n"
-        f"Say which one to rank by: label={names[-1]!r} or label={labels - 1}"
+        f"The model gives {labels} scores for a pair ({listed}) and "
+        + ("nothing says which is 'relevance'.\n" if labels == 2 else "none of them is 'relevance'.\n")
+        + f"Say which one to rank by: label={names[-1]!r} or label={labels - 1}"
     )
+
+
+def _relevant_of_two(names: Sequence[str]) -> int | None:
+    """Which of two labels means 'relevant', by their names; None where they don't tell."""
+    for_it = [bool(RELEVANT.match(name)) and not NOT_RELEVANT.match(name) for name in names]
+    against = [bool(NOT_RELEVANT.match(name)) for name in names]
+    by_place = [bool(yes) - bool(no) for yes, no in zip(for_it, against, strict=True)]
+    return None if by_place[0] == by_place[1] else int(by_place[1] > by_place[0])
 
 
 def label_names(labels: int, config: Mapping[str, Any]) -> list[str]:
     """L names from the config's id2label, ``LABEL_0``... where it has none."""
-    id2label = {str(key): str(name) for key, name in (config.get("id2label") or {}).items()}
-    return [id2label.get(str(place), f"LABEL_{place}") for place in range(labels)]
+    names = _names_by_place(config)
+    return [names.get(str(place), f"LABEL_{place}") for place in range(labels)]
+
+
+def _names_by_place(config: Mapping[str, Any]) -> dict[str, str]:
+    """The config's labels, from id2label (an object or a list), else from label2id."""
+    id2label, label2id = config.get("id2label"), config.get("label2id")
+    if isinstance(id2label, (list, tuple)):
+        id2label = dict(enumerate(id2label))
+    if isinstance(id2label, Mapping):
+        return {str(place): str(name) for place, name in id2label.items()}
+    return {str(place): str(name) for name, place in label2id.items()} if isinstance(label2id, Mapping) else {}
+
+
+def units_of(operator: str, trials: NDArray[np.floating[Any]]) -> Units:
+    """What a head's columns are.
+
+    Args:
+        operator: What computes them in the graph.
+        trials: (B, L) of some pairs.
+    """
+    values = trials.astype(np.float64)
+    if not np.all((values >= 0) & (values <= 1)):
+        return "logits"
+    if operator == "Sigmoid" or (operator == "Softmax" and values.shape[1] == 1):
+        return "sigmoid"
+    sums_to_one = bool(np.all(np.abs(values.sum(axis=1) - 1) < 1e-3))
+    return "softmax" if values.shape[1] > 1 and sums_to_one else "logits"
+
+
+def logits_of(values: NDArray[np.floating[Any]], units: Units) -> Floats:
+    """Logits (B, L) whose sigmoid, or softmax, the values are; finite for a 0 and a 1 that were rounded to.
+
+    A sigmoid near 1 has few digits left: above 16 (7 in 16 bits) its logits can't be told apart any more.
+    """
+    exact: Floats = values.astype(np.float64)
+    limits = np.finfo(values.dtype)
+    low = np.clip(exact, float(limits.tiny), None)
+    if units == "softmax":
+        return np.asarray(np.log(low))
+    return np.asarray(np.log(low) - np.log(np.clip(1 - exact, float(limits.epsneg) / 2, None)))
+
+
+def relevance_of_probabilities(values: NDArray[np.floating[Any]], *, units: Units, label: int) -> Floats:
+    """One logit per pair, (B,), of a head whose columns (B, L) are a sigmoid's or a softmax's."""
+    logits = logits_of(values, units)
+    return logits[:, label] if units == "sigmoid" else relevance_logits(logits, label)
 
 
 def relevance_logits(logits: NDArray[np.floating[Any]], label: int) -> Floats:
@@ -112,23 +180,24 @@ def relevance_logits(logits: NDArray[np.floating[Any]], label: int) -> Floats:
     columns: Floats = logits.astype(np.float64)
     if columns.shape[1] == 1:
         return columns[:, 0]
-    rest: Floats = np.logaddexp.reduce(np.delete(columns, label, axis=1), axis=1)
+    with np.errstate(invalid="ignore"):  # NaN stays NaN here and is reported by check_finite
+        rest: Floats = np.logaddexp.reduce(np.delete(columns, label, axis=1), axis=1)
     return columns[:, label] - rest
 
 
-def next_word_logits(logits: NDArray[np.floating[Any]], positive: int, negative: int) -> Floats:
+def next_word_logits(logits: NDArray[np.floating[Any]], positive: int, negative: int | None) -> Floats:
     """How much rather a language model would go on with one word than with another; the sigmoid is that preference.
 
     Args:
         logits: (B, T, V), of rows that are padded on the left, so that the last position is each prompt's end.
         positive: The id of the word that means 'relevant'.
-        negative: The id of the word that means 'not relevant'.
+        negative: The id of the word that means 'not relevant'; None where the first one's logit is the score.
 
     Returns:
         (B,)
     """
-    last = logits[:, -1, [positive, negative]].astype(np.float64)
-    return np.asarray(last[:, 0] - last[:, 1])
+    last = logits[:, -1].astype(np.float64)
+    return np.asarray(last[:, positive] - (0.0 if negative is None else last[:, negative]))
 
 
 def check_finite(logits: Floats) -> None:

@@ -9,7 +9,7 @@ L  labels (columns) of the model's head
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -73,7 +73,10 @@ class ModelFiles:
         onnx: The graph; external data lies where the graph expects it.
         tokenizer: tokenizer.json.
         config: config.json, ``{}`` where there is none.
-        tokenizer_config: tokenizer_config.json, ``{}`` where there is none.
+        tokenizer_config: tokenizer_config.json, ``{}`` where there is none, with the special tokens and the chat
+            template that lie beside it.
+        sentence_transformers: config_sentence_transformers.json and sentence_bert_config.json, ``{}`` without them.
+        description: The registry's row, None where there is none.
         license: From the registry, None where unknown.
         commit: The commit on the hub that the files are from, None for a folder.
         cache_dir: The hub's cache that was asked for; what this package makes of the model is kept below it.
@@ -86,7 +89,22 @@ class ModelFiles:
     tokenizer: Path
     config: Mapping[str, Any]
     tokenizer_config: Mapping[str, Any]
+    sentence_transformers: Mapping[str, Any] = field(default_factory=dict)
+    description: ModelDescription | None = None
     license: str | None = None
     commit: str | None = None
     cache_dir: Path | None = None
     files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answers:
+    """The tokens whose logits are a causal model's score: words, or their ids.
+
+    Attributes:
+        positive: Speaks for relevance.
+        negative: Speaks against it; None where the first one's logit alone is the score.
+    """
+
+    positive: str | int
+    negative: str | int | None

@@ -94,23 +94,37 @@ class Signature:
             UnsupportedModelError: It doesn't have one row per pair.
         """
         logits = np.asarray(output)
-        if logits.ndim == 1:
-            logits = logits[:, None]
+        if logits.size == rows and self.output_rank == 2:  # one score a row, however many axes of one are around it
+            logits = logits.reshape(rows, 1)
+        if logits.ndim == 3 and self.output_rank == 2:
+            logits = without_spare_axis(logits)
         if len(logits) != rows or logits.ndim != self.output_rank:
             raise UnsupportedModelError(
-                f"The model's output {self.output_name!r} has shape {logits.shape} for a batch of {rows}; a "
+                f"The model's output {self.output_name!r} has shape {np.shape(output)} for a batch of {rows}; a "
                 f"cross-encoder gives one row of logits per pair.\nCheck that {self._path.name} is a sequence "
                 "classifier, not an embedding model."
             )
         return logits
 
 
+def without_spare_axis(logits: NDArray[Any]) -> NDArray[Any]:
+    """(B, 1, L) or (B, L, 1) as (B, L); any other shape as it is."""
+    spare = next((axis for axis in (1, 2) if logits.shape[axis] == 1), None)
+    return logits if spare is None else logits.squeeze(spare)
+
+
 def choose_output(outputs: Sequence[Port], ranks: Sequence[int], path: Path) -> tuple[str, int]:
-    """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank."""
+    """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank.
+
+    Integers, such as a mask that was left among the outputs, are no logits.
+    """
+    numbers = [output for output in outputs if output.dtype.kind == "f"]
     for rank in ranks:
-        fitting = [output.name for output in outputs if _could_have(output, rank)]
+        fitting = [output.name for output in numbers if _could_have(output, rank)]
         if fitting:
             return ("logits" if "logits" in fitting else fitting[0]), rank
+    if 2 in ranks and any(output.name == "logits" for output in numbers):
+        return "logits", 2  # one of its axes may turn out to be spare
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in outputs)
     raise UnsupportedModelError(
         f"No output of {path.name} is a score per pair: {shapes}. Embedding models and bare encoders give a vector per "
@@ -119,8 +133,11 @@ def choose_output(outputs: Sequence[Port], ranks: Sequence[int], path: Path) -> 
 
 
 def _could_have(output: Port, rank: int) -> bool:
-    """Whether the output has these axes; exporters may leave the shape out, or squeeze a single label's axis."""
+    """Whether the output has these axes; exporters may leave the shape out, squeeze a label's axis, or add ones."""
     axes = len(output.shape)
+    if rank == 2 and axes == 3:
+        _, second, third = output.shape
+        return second == 1 or (third == 1 and isinstance(second, int))  # a free second axis is that of the tokens
     return axes in (0, rank) or (rank == 2 and axes == 1)
 
 

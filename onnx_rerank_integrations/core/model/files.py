@@ -6,10 +6,11 @@ fetched: no pickle, no ``.py``, nothing that is run. What the hub needs is in `h
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
@@ -43,7 +44,9 @@ _OPTIONAL_FILES = (
     "modules.json",
     "sentence_bert_config.json",
     "config_sentence_transformers.json",
+    "chat_template.jinja",
 )
+_JSON_OBJECTS = frozenset(_OPTIONAL_FILES) - {"modules.json", "chat_template.jinja"}
 _OTHER_TOKENIZERS = (
     "tokenizer.model",
     "spiece.model",
@@ -53,6 +56,7 @@ _OTHER_TOKENIZERS = (
     "vocab.json",
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
+_HUB_ADDRESS = re.compile(r"https?://[^/]+/(?P<id>[\w.-]+/[\w.-]+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -158,6 +162,10 @@ class _Source(Protocol):
     def names(self) -> frozenset[str]:
         """The paths of its files, ``/`` between folders."""
 
+    @property
+    def graph_folders(self) -> tuple[str, ...]:
+        """Where graphs of the usual names lie, best first."""
+
     def fetch(self, name: str) -> Path:
         """The file on this machine, checked as far as its size or hash is known."""
 
@@ -183,7 +191,7 @@ def _locate(
     source: _Source
     folder = _folder_of(model, description, _path("specific_model_path", specific_model_path))
     if folder is not None:
-        source = _Folder(model, folder)
+        source = _folder_source(model, folder, description, options.revision)
     else:
         repo_id = _hub_id_of(model, description)
         source = open_repository(model, repo_id, options, lambda cached: _is_complete(cached, first_choice))
@@ -199,15 +207,13 @@ def _locate(
 def _collect(source: _Source, description: ModelDescription | None, model_file: str | None) -> ModelFiles:
     """The recipe. Small files go first, so that what is missing shows before a large download."""
     model, names = source.model, source.names
-    graph = variants.choose(model, names, model_file, preferred=description.model_file if description else None)
+    preferred = description.model_file if description else None
+    graph = variants.choose(model, names, model_file, preferred=preferred, folders=source.graph_folders)
     tokenizer = source.fetch(_tokenizer_name(model, names, graph))
     _refuse_broken(model, tokenizer)
-    optional = {name: source.fetch(name) for name in _OPTIONAL_FILES if name in names}
-    config = with_activation(
-        _read_json_object(model, optional.get("config.json")),
-        _read_json_object(model, optional.get("config_sentence_transformers.json")),
-    )
-    tokenizer_config = _read_json_object(model, optional.get("tokenizer_config.json"))
+    optional = {name: source.fetch(place) for name in _OPTIONAL_FILES if (place := nearest(name, graph, names))}
+    contents = {name: _read_json_object(model, path) for name, path in optional.items() if name in _JSON_OBJECTS}
+    sentence_transformers = contents.get("config_sentence_transformers.json", {})
     modules = _fetch_modules(source, optional.get("modules.json"))
     data = _fetch_graph(source, graph)
     additional = description.additional_files if description and description.model_file == graph else ()
@@ -215,23 +221,51 @@ def _collect(source: _Source, description: ModelDescription | None, model_file: 
     graph_files = [source.root / name for name in (graph, *data)]
     return ModelFiles(
         name=model,
-        folder=source.root,
+        folder=optional["modules.json"].parent if "modules.json" in optional else source.root,
         onnx=source.side_by_side(graph, data) if data else source.root / graph,
         tokenizer=tokenizer,
-        config=config,
-        tokenizer_config=tokenizer_config,
+        config=with_activation(contents.get("config.json", {}), sentence_transformers),
+        tokenizer_config=with_special_tokens(
+            contents.get("tokenizer_config.json", {}),
+            contents.get("special_tokens_map.json", {}),
+            _read_text(optional.get("chat_template.jinja")),
+        ),
+        sentence_transformers={**contents.get("sentence_bert_config.json", {}), **sentence_transformers},
+        description=description,
         license=description.license if description else None,
         commit=source.commit,
         files=(*graph_files, *more_data, tokenizer, *optional.values(), *modules),
     )
 
 
+def nearest(name: str, graph: str, names: Collection[str]) -> str | None:
+    """Where a file of a model lies: beside the graph, one level up, or in the root; None where it is in none."""
+    beside = PurePosixPath(graph).parent
+    for folder in dict.fromkeys((beside, beside.parent, PurePosixPath())):
+        if str(folder / name) in names:
+            return str(folder / name)
+    return None
+
+
 def with_activation(config: Mapping[str, Any], sentence_transformers: Mapping[str, Any]) -> Mapping[str, Any]:
     """config.json with the activation that newer sentence-transformers save in a file of their own."""
     if not sentence_transformers.get("activation_fn"):
         return config
-    older = config.get("sentence_transformers") or {}
+    older = config.get("sentence_transformers")
+    older = older if isinstance(older, dict) else {}
     return {**config, "sentence_transformers": {**older, "activation_fn": sentence_transformers["activation_fn"]}}
+
+
+def with_special_tokens(
+    config: Mapping[str, Any], special_tokens: Mapping[str, Any], chat_template: str | None
+) -> Mapping[str, Any]:
+    """tokenizer_config.json with what lies beside it, as transformers reads them: files of their own come first.
+
+    Where the config lists its added tokens, the older special_tokens_map.json isn't read.
+    """
+    older = {} if "added_tokens_decoder" in config else special_tokens
+    template = {} if chat_template is None else {"chat_template": chat_template}
+    return {**config, **older, **template}
 
 
 def _fetch_graph(source: _Source, graph: str) -> list[str]:
@@ -253,12 +287,14 @@ def _fetch_modules(source: _Source, modules_file: Path | None) -> list[Path]:
     if modules_file is None:
         return []
     modules = _read_json(source.model, modules_file)
-    modules = modules if isinstance(modules, list) else []
-    folders = {module.get("path") for module in modules if isinstance(module, dict)}
+    if not isinstance(modules, list) or not all(isinstance(module, dict) for module in modules):
+        raise InvalidModelError(f"{modules_file} isn't a list of modules.\n{how_to_mend(source.model)}")
+    root = PurePosixPath(modules_file.relative_to(source.root).parent.as_posix())
+    folders = {str(root / str(module.get("path", ""))) for module in modules} - {str(root)}
     return [
         source.fetch(name)
         for name in sorted(source.names)
-        if name.rpartition("/")[0] in folders - {""} and name.endswith((".json", ".safetensors"))
+        if str(PurePosixPath(name).parent) in folders and name.endswith((".json", ".safetensors"))
     ]
 
 
@@ -273,17 +309,36 @@ def _is_complete(cached: HubRepository, graph: str) -> bool:
 
 @dataclass(frozen=True)
 class _Folder:
-    """A folder that the user keeps, or a hub snapshot that was named by its path."""
+    """A folder that the user keeps, or a hub snapshot that was named by its path.
+
+    Attributes:
+        model: The name the user asked for.
+        root: The folder.
+        inside: The folder in it that the user named, where configs and tokenizer lie one level above; else empty.
+    """
 
     model: str
     root: Path
+    inside: str = ""
     commit: str | None = None
 
     @property
     def names(self) -> frozenset[str]:
-        patterns = ("*.onnx", "*/*.onnx", "*.json", "*/*.json", "*/*.safetensors", *_OTHER_TOKENIZERS)
-        found = (path for pattern in patterns for path in self.root.glob(pattern))
-        return frozenset(path.relative_to(self.root).as_posix() for path in found)
+        patterns = ("*.onnx", "*/*.onnx", "*/*/*.onnx", "*.json", "*/*.json", "*.jinja", "*/*.jinja", "*/*.safetensors")
+        found = (path for pattern in (*patterns, *_OTHER_TOKENIZERS) for path in self.root.glob(pattern))
+        names = (path.relative_to(self.root).as_posix() for path in found)
+        return frozenset(
+            name
+            for name in names
+            if not is_left_behind(name) and (not self.inside or not name.endswith(".onnx") or self._is_inside(name))
+        )
+
+    def _is_inside(self, name: str) -> bool:
+        return name.startswith(f"{self.inside}/")
+
+    @property
+    def graph_folders(self) -> tuple[str, ...]:
+        return (f"{self.inside}/",) if self.inside else variants.GRAPH_FOLDERS
 
     def fetch(self, name: str) -> Path:
         path = self.root / name
@@ -328,13 +383,77 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
     if path.is_dir():
         return path
     if path.is_file():
+        graph = f" and model_file={path.name!r}" if path.suffix == ".onnx" else f": {str(path.parent)!r}"
         raise InputValueError(
             f"{model!r} is a file, and a model is a folder: its tokenizer and configuration are needed too.\n"
-            f"To load {model!r}, give its folder as the model and model_file={path.name!r}."
+            f"To load {model!r}, give its folder as the model{graph}."
+        )
+    if address := _HUB_ADDRESS.match(model):
+        raise UnknownModelError(
+            f"{model!r} is the address of a page.\nTo load that model, give its id: {address['id']!r}."
         )
     if _looks_like_a_path(model):
         raise ModelNotFoundError(_no_folder(model, path, "model_name"))
     return None
+
+
+def _folder_source(model: str, folder: Path, description: ModelDescription | None, revision: str) -> _Folder:
+    """The folder that holds the whole model, where the user named one near it.
+
+    That is a snapshot in the hub's cache, where the cache or a repository's folder in it was named; and the folder
+    above the one of the graphs, where tokenizer and configs lie there.
+    """
+    source = _Folder(model, folder)
+    names = source.names
+    has_graph = any(name.endswith(".onnx") for name in names)
+    if has_graph:
+        has_tokenizer = any(PurePosixPath(name).name == "tokenizer.json" for name in names)
+        above = folder.resolve().parent
+        if not has_tokenizer and (above / "tokenizer.json").is_file():
+            return _Folder(model, above, inside=folder.resolve().name)
+        return source
+    repo_id = description.sources.get("hf", model) if description is not None else model
+    snapshot = snapshot_in(folder, repo_id, revision)
+    return source if snapshot is None else _Folder(model, snapshot)
+
+
+def snapshot_in(folder: Path, repo_id: str, revision: str) -> Path | None:
+    """The snapshot that a folder of the hub's cache stands for; None where it is no such folder.
+
+    Raises:
+        ModelNotFoundError: It stands for several, or for none that is here.
+    """
+    repositories = sorted(path for path in folder.glob("models--*") if (path / "snapshots").is_dir())
+    if repositories:
+        wanted = f"models--{repo_id.replace('/', '--')}"
+        chosen = next((path for path in repositories if path.name == wanted), None)
+        chosen = chosen or (repositories[0] if len(repositories) == 1 and "/" not in repo_id else None)
+        if chosen is None:
+            held = ", ".join(path.name.removeprefix("models--").replace("--", "/") for path in repositories)
+            raise ModelNotFoundError(
+                f"{folder} is a cache of the hub, and holds {held}.\n"
+                f"To load one of them, give its name as the model, and cache_dir={str(folder)!r}."
+            )
+        folder = chosen
+    snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
+    held_commits = sorted(path for path in snapshots.glob("*") if path.is_dir()) if snapshots.is_dir() else []
+    if not held_commits:
+        return None
+    ref = snapshots.parent / "refs" / revision
+    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    for path in held_commits:
+        if path.name == commit or len(held_commits) == 1:
+            return path
+    raise ModelNotFoundError(
+        f"{folder} holds {len(held_commits)} commits of a model, and none is marked as {revision!r}: "
+        f"{', '.join(path.name for path in held_commits)}.\n"
+        f"To load one, give {held_commits[0]} or another as the model."
+    )
+
+
+def is_left_behind(name: str) -> bool:
+    """Whether a file is what an operating system, an editor or a version control leaves in folders."""
+    return any(part.startswith((".", "~$", "__MACOSX")) for part in PurePosixPath(name).parts)
 
 
 def _looks_like_a_path(model: str) -> bool:
@@ -342,8 +461,14 @@ def _looks_like_a_path(model: str) -> bool:
 
 
 def _no_folder(model: str, path: Path, argument: str) -> str:
+    path = path.absolute()
+    there = next((parent for parent in path.parents if parent.is_dir()), path)
+    missing = path.relative_to(there).parts[0] if path != there else ""
+    siblings = [entry.name for entry in there.iterdir() if entry.is_dir()] if os.access(there, os.R_OK) else []
+    near = difflib.get_close_matches(missing, siblings, n=2)
+    hint = f" Did you mean {' or '.join(repr(str(there / name)) for name in near)}?" if near else ""
     return (
-        f"{argument} looks like a path, and there is no folder {path.absolute()}.\n"
+        f"{argument} looks like a path, and there is no folder {path}.{hint}\n"
         f"To load {model!r}, give an existing folder with an .onnx file and tokenizer.json, or a hub id (org/name)."
     )
 
@@ -360,11 +485,9 @@ def _hub_id_of(model: str, description: ModelDescription | None) -> str:
 
 
 def _tokenizer_name(model: str, names: frozenset[str], graph: str) -> str:
-    """tokenizer.json in the root, else beside the graph."""
-    for name in ("tokenizer.json", str(PurePosixPath(graph).with_name("tokenizer.json"))):
-        if name in names:
-            return name
-    others = sorted(names & set(_OTHER_TOKENIZERS))
+    if found := nearest("tokenizer.json", graph, names):
+        return found
+    others = sorted(found for name in _OTHER_TOKENIZERS if (found := nearest(name, graph, names)))
     found = f"only {', '.join(others)}, which transformers can convert" if others else "and no other tokenizer file"
     raise ModelNotFoundError(
         f"{model!r} has no tokenizer.json, {found}.\n"
@@ -392,6 +515,10 @@ def _read_json(model: str, path: Path) -> Any:
         return read_json(path)
     except (OSError, ValueError) as error:
         raise InvalidModelError(f"{path} {describe_broken(path) or error}.\n{how_to_mend(model)}") from error
+
+
+def _read_text(path: Path | None) -> str | None:
+    return None if path is None else path.read_text(encoding="utf-8", errors="replace")
 
 
 def _read_json_object(model: str, path: Path | None) -> Mapping[str, Any]:

@@ -11,13 +11,14 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, UnsupportedModelError
 from onnx_rerank_integrations.core.storage import read_json
+from onnx_rerank_integrations.core.types import Answers
 
 Array = NDArray[np.float32]
 Layer = Callable[[Array], Array]
@@ -47,31 +48,75 @@ class ModularHead:
 
 
 def read_modular_head(folder: Path) -> ModularHead | None:
-    """The head of the modules that modules.json lists after the transformer; None where there is no such file.
+    """The head of the modules that modules.json lists after the transformer; None where there is none.
 
     Raises:
         UnsupportedModelError: A module, a pooling or an activation that isn't known here.
         InvalidModelError: A module's files are missing or damaged.
     """
-    path = folder / "modules.json"
-    if not path.is_file():
-        return None
-    modules = _read_json(path)
-    kinds = [str(module["type"]).rsplit(".", 1)[-1] for module in modules]
-    if kinds[0] != "Transformer" or len(kinds) == 1:
+    modules = _modules(folder)
+    kinds = [module.kind for module in modules]
+    if len(kinds) < 2 or kinds[0] != "Transformer" or kinds[1] == "LogitScore":
         return None
     if kinds[1] != "Pooling":
         raise _unsupported(folder, f"a {kinds[1]} right after the transformer")
-    _check_pooling(folder, _read_json(folder / modules[1]["path"] / "config.json"))
+    _check_pooling(folder, _read_object(modules[1].folder / "config.json"))
     readers = {"Dense": _dense, "LayerNorm": _layer_norm, "Dropout": None}
     layers: list[Layer] = []
-    for kind, module in zip(kinds[2:], modules[2:], strict=True):
-        if kind not in readers:
-            raise _unsupported(folder, f"a module of the kind {kind}")
-        reader = readers[kind]
+    for module in modules[2:]:
+        if module.kind not in readers:
+            raise _unsupported(folder, f"a module of the kind {module.kind}")
+        reader = readers[module.kind]
         if reader is not None:
-            layers.append(reader(folder / module["path"]))
+            layers.append(reader(module.folder))
     return ModularHead(layers)
+
+
+def read_answers(folder: Path) -> Answers | None:
+    """The tokens that a LogitScore module reads a language model's score from; None where modules.json has none.
+
+    Raises:
+        UnsupportedModelError: Further modules change the score.
+        InvalidModelError: The module's file is missing or damaged.
+    """
+    modules = _modules(folder)
+    found = [module for module in modules if module.kind == "LogitScore"]
+    if not found:
+        return None
+    if [module.kind for module in modules] != ["Transformer", "LogitScore"]:
+        raise _unsupported(folder, "modules beside Transformer and LogitScore")
+    path = found[0].folder / "config.json"
+    config = _read_object(path)
+    positive, negative = config.get("true_token_id"), config.get("false_token_id")
+    if not _is_id(positive) or not (negative is None or _is_id(negative)):
+        raise InvalidModelError(
+            f"{path} has true_token_id={positive!r} and false_token_id={negative!r}, which aren't ids of tokens.\n"
+            "Correct the file, or fetch the model again."
+        )
+    return Answers(positive=positive, negative=negative)
+
+
+def _is_id(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Module:
+    kind: str
+    folder: Path
+
+
+def _modules(folder: Path) -> list[_Module]:
+    """What modules.json lists, in order; nothing where there is no such file."""
+    path = folder / "modules.json"
+    if not path.is_file():
+        return []
+    listed = _read_json(path)
+    if not isinstance(listed, list) or not all(
+        isinstance(one, dict) and isinstance(one.get("type"), str) for one in listed
+    ):
+        raise InvalidModelError(f"{path} isn't a list of modules with their types.\nFetch the model again.")
+    return [_Module(one["type"].rsplit(".", 1)[-1], folder / str(one.get("path", ""))) for one in listed]
 
 
 def _check_pooling(folder: Path, config: Mapping[str, Any]) -> None:
@@ -83,7 +128,7 @@ def _check_pooling(folder: Path, config: Mapping[str, Any]) -> None:
 
 
 def _dense(folder: Path) -> Layer:
-    config = _read_json(folder / "config.json")
+    config = _read_object(folder / "config.json")
     if config.get("use_residual"):
         raise _unsupported(folder, "a dense layer with a residual")
     tensors = read_safetensors(folder / "model.safetensors")
@@ -142,6 +187,13 @@ def read_safetensors(path: Path) -> dict[str, Array]:
             f"The head's weights can't be read from {path}: {type(error).__name__}: {error}\nFetch the model again."
         ) from error
     return tensors
+
+
+def _read_object(path: Path) -> Mapping[str, Any]:
+    content = _read_json(path)
+    if not isinstance(content, dict):
+        raise InvalidModelError(f"{path} holds a JSON {type(content).__name__}, not an object.\nFetch the model again.")
+    return content
 
 
 def _read_json(path: Path) -> Any:

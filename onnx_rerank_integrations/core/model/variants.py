@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import difflib
 import platform
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, ModelNotFoundError
 
 _X86 = frozenset({"x86_64", "amd64", "i386", "i686"})
 _AVX512 = frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"})
+
+
+GRAPH_FOLDERS = ("onnx/", "")
+"""Where graphs lie in a repository, best first."""
+
+SHORT_NAMES = {
+    # transformers.js: its `dtype`
+    "fp16": "model_fp16",
+    "q8": "model_quantized",
+    "uint8": "model_uint8",
+    "q4": "model_q4",
+    "q4f16": "model_q4f16",
+    "q2": "model_q2",
+    "q2f16": "model_q2f16",
+    "q1": "model_q1",
+    "q1f16": "model_q1f16",
+    "bnb4": "model_bnb4",
+    # optimum and sentence-transformers: optimization levels, and quantizations by CPU
+    **{f"o{level}": f"model_O{level}" for level in range(1, 5)},
+    "qint8_arm64": "model_qint8_arm64",
+    "qint8_avx512": "model_qint8_avx512",
+    "qint8_avx512_vnni": "model_qint8_avx512_vnni",
+    "quint8_avx2": "model_quint8_avx2",
+}
+"""What `model_file` takes beside ``"auto"``, ``"fp32"`` and ``"int8"``, and the file that is meant."""
 
 
 def cpu_features(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
@@ -32,7 +58,13 @@ def cpu_features(machine: str | None = None, cpuinfo: Path = Path("/proc/cpuinfo
     return frozenset(feature for feature, present in asked.items() if present)
 
 
-def candidates(model_file: str | None, *, preferred: str | None, features: frozenset[str] | None = None) -> list[str]:
+def candidates(
+    model_file: str | None,
+    *,
+    preferred: str | None,
+    features: frozenset[str] | None = None,
+    folders: Sequence[str] = GRAPH_FOLDERS,
+) -> list[str]:
     """The paths to look for, best first.
 
     Args:
@@ -40,9 +72,11 @@ def candidates(model_file: str | None, *, preferred: str | None, features: froze
             same without the registry's. ``"int8"``: the files that sentence-transformers names after a CPU
             (``model_qint8_arm64``; ``model_qint8_avx512_vnni``, ``model_qint8_avx512``, ``model_quint8_avx2``), those
             this CPU has the instructions for, then those for any CPU: ``model_int8``, ``model_quantized``,
-            ``model_uint8``; each in ``onnx/``, then in the root. Else a path inside the repository or folder.
+            ``model_uint8``; each in ``onnx/``, then in the root. A short name of transformers.js or optimum
+            (`SHORT_NAMES`), in any case: its file. Else a path inside the repository or folder.
         preferred: The registry's file.
         features: What `cpu_features` gives, looked up where None.
+        folders: Where to look.
 
     Raises:
         InputTypeError: `model_file` is no str.
@@ -50,13 +84,16 @@ def candidates(model_file: str | None, *, preferred: str | None, features: froze
     """
     if model_file is not None and not isinstance(model_file, str):
         raise InputTypeError(f"model_file must be a str or None, got {type(model_file).__name__}")
+    usual = [f"{folder}model.onnx" for folder in folders]
     if model_file in (None, "auto"):
-        return [*([preferred] if preferred else []), "onnx/model.onnx", "model.onnx"]
+        return [*([preferred] if preferred else []), *usual]
     if model_file == "fp32":
-        return ["onnx/model.onnx", "model.onnx"]
+        return usual
     if model_file == "int8":
         names = _int8_names(cpu_features() if features is None else features)
-        return [f"{folder}{name}.onnx" for name in names for folder in ("onnx/", "")]
+        return [f"{folder}{name}.onnx" for name in names for folder in folders]
+    if short := SHORT_NAMES.get(model_file.lower()):
+        return [f"{folder}{short}.onnx" for folder in folders]
     return [_inner_path(model_file)]
 
 
@@ -67,13 +104,15 @@ def choose(
     *,
     preferred: str | None = None,
     features: frozenset[str] | None = None,
+    folders: Sequence[str] = GRAPH_FOLDERS,
 ) -> str:
     """The ONNX file to load out of `names`, the paths that a repository or a folder holds.
 
     Raises:
         ModelNotFoundError: None of the candidates is there. The message lists the ONNX files that are.
     """
-    for candidate in candidates(model_file, preferred=preferred, features=features):
+    looked_for = candidates(model_file, preferred=preferred, features=features, folders=folders)
+    for candidate in looked_for:
         if candidate in names:
             return candidate
     graphs = sorted(name for name in names if name.endswith(".onnx"))
@@ -90,9 +129,13 @@ def choose(
         "fp32": "full-precision ONNX file by its usual name",
         "int8": f"int8 ONNX file for this CPU ({platform.machine()}) by its usual name",
     }
+    what = wanted.get(
+        model_file or "auto", f"{model_file} ({looked_for[0]})" if model_file in SHORT_NAMES else model_file
+    )
+    near = difflib.get_close_matches(looked_for[0], graphs, n=1, cutoff=0.3) if model_file not in wanted else []
     raise ModelNotFoundError(
-        f"{model!r} has no {wanted.get(model_file or 'auto', model_file)}. Its ONNX files: {', '.join(graphs)}.\n"
-        f"To load {model!r}, name one of them, such as model_file={graphs[0]!r}."
+        f"{model!r} has no {what}. Its ONNX files: {', '.join(graphs)}.\n"
+        f"To load {model!r}, name one of them, such as model_file={(near or graphs)[0]!r}."
     )
 
 
@@ -115,7 +158,7 @@ def _inner_path(model_file: str) -> str:
         )
     if path.suffix != ".onnx":
         raise InputValueError(
-            f"model_file={model_file!r} is no .onnx file: give 'auto', 'fp32', 'int8', or a path such as "
-            "'onnx/model.onnx'"
+            f"model_file={model_file!r} is no .onnx file: give 'auto', 'fp32', 'int8', a short name "
+            f"({', '.join(SHORT_NAMES)}), or a path such as 'onnx/model.onnx'"
         )
     return str(path)

@@ -8,19 +8,20 @@ arithmetic on arrays, and the tokenizer is never changed after it was loaded: an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
 from onnx_rerank_integrations.core.options import LongDocuments, SpecialTokensInText, Truncation
-from onnx_rerank_integrations.core.tokens.prompts import Prompt
+from onnx_rerank_integrations.core.tokens.auto import Side, TokenizerSettings, side, token_text
+from onnx_rerank_integrations.core.tokens.prompts import Prompt, split_template
 from onnx_rerank_integrations.core.tokens.texts import (
     clean,
     control_tokens,
@@ -40,6 +41,9 @@ QUERY_SHARE = 0.5
 
 PROMPT_QUERY_SHARE = 0.75
 """The same within a prompt, as mxbai-rerank-v2 has it; Qwen3-Reranker's own code lets a query push out the document."""
+
+MOST_DRAWN = 2**13
+"""Ids below it are drawn for trials: so much of a vocabulary is enough, and quickly listed."""
 
 WINDOW_OVERLAP = 0.25
 """Windows of a long document share this part of their document tokens with the one before."""
@@ -86,6 +90,12 @@ class Template:
     between: Segment
     document_type: int
     after: Segment
+    document_first: bool = False
+
+    def without_types(self) -> Template:
+        segments = (self.before, self.between, self.after)
+        before, between, after = (Segment(one.ids, np.zeros_like(one.type_ids)) for one in segments)
+        return replace(self, before=before, between=between, after=after, query_type=0, document_type=0)
 
     @property
     def special_tokens(self) -> int:
@@ -93,6 +103,8 @@ class Template:
 
     def join(self, query: NDArray[np.int32], document: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int8]]:
         """Ids and token types of one pair, each (length,)."""
+        if self.document_first:
+            query, document = document, query
         ids = np.concatenate((self.before.ids, query, self.between.ids, document, self.after.ids))
         type_ids = np.concatenate(
             (
@@ -111,19 +123,22 @@ class PairTokenizer:
 
     Args:
         path: tokenizer.json.
+        settings: What the folder says of the tokenizer beside that file; None to take it as it is.
         max_length: Tokens of the longest encoded pair, special tokens included.
         truncation: ``"longest_first"`` takes tokens from the longer of the two, as sentence-transformers and FastEmbed
             do. ``"only_second"`` takes them from the document; a query that fills more than `QUERY_SHARE` of the room
             is cut to that share first.
-        truncation_side: Which end of a text is cut off.
-        padding_side: Which end of a row is padded.
-        pad_token: Its id fills the rows up; the attention mask hides it.
+        truncation_side: Which end of a text is cut off; None for what the settings say.
+        padding_side: Which end of a row is padded; None for what the settings say.
+        pad_token_id: The config's pad token: fills the rows up where the tokenizer has none of its own.
+        pads_by_config: Whether `pad_token_id` comes first: a decoder's head finds a row's end by it.
         special_tokens_in_text: ``"special"`` reads ``[SEP]`` and the like inside a text as control tokens, as the
             reference implementations do; ``"text"`` reads them as the characters they are.
         long_documents: ``"truncate"`` gives one encoded pair per pair. ``"max"``, ``"mean"`` and ``"first"`` cut a
             document that is too long into overlapping windows, each beside the whole query.
-        prompt: For a language model, the prompt that takes the place of the tokenizer's pair template. Only the
-            document, and a query beyond `QUERY_SHARE`, are truncated in it.
+        prompt: For a language model, the prompt that takes the place of the tokenizer's pair template, as parts or as a
+            template with ``{query}`` and ``{document}``. Only the document, and a query beyond `PROMPT_QUERY_SHARE`,
+            are truncated in it.
         instruction: Fills the prompt's place for one; None for the prompt's own.
 
     Raises:
@@ -137,23 +152,41 @@ class PairTokenizer:
         path: Path,
         *,
         max_length: int,
+        settings: TokenizerSettings | None = None,
         truncation: Truncation = "longest_first",
-        truncation_side: Literal["left", "right"] = "right",
-        padding_side: Literal["left", "right"] = "right",
-        pad_token: str | None = None,
+        truncation_side: Side | None = None,
+        padding_side: Side | None = None,
+        pad_token_id: int | None = None,
+        pads_by_config: bool = False,
         special_tokens_in_text: SpecialTokensInText = "special",
         long_documents: LongDocuments = "truncate",
-        prompt: Prompt | None = None,
+        prompt: Prompt | str | None = None,
         instruction: str | None = None,
     ) -> None:
-        control = load_tokenizer(path)
-        self._tokenizer = load_tokenizer(path, "text") if special_tokens_in_text == "text" else control
+        config = settings.config if settings else {}
+        loaded = load_tokenizer(path, settings=settings, has_prompt=prompt is not None)
+        control = loaded.tokenizer
+        self._tokenizer = control
+        if special_tokens_in_text == "text":
+            self._tokenizer = load_tokenizer(path, "text", settings=settings, has_prompt=prompt is not None).tokenizer
         self._token_ids = token_ids_function(self._tokenizer)
+        if isinstance(prompt, str):
+            prompt = split_template(prompt, control_tokens(control).values())
         self._wording = wording(control, prompt, instruction)
         self._template = self._wording.template or pair_template(control, path)
+        if not gives_token_types(config):
+            self._template = self._template.without_types()
         self.max_length = max_length
-        self.padding_side: Literal["left", "right"] = padding_side
-        self.pad_id = pad_id(self._tokenizer, pad_token)
+        default_side: Side = settings.padding_side if settings else "right"
+        self.padding_side: Side = padding_side or side(config, "padding_side", loaded.padding, default_side)
+        self._truncation_side: Side = truncation_side or side(config, "truncation_side", loaded.truncation, "right")
+        stored_pad = (loaded.padding or {}).get("pad_token")
+        self.pad_id = pad_id(
+            self._tokenizer,
+            token_text(config.get("pad_token")) or stored_pad,
+            pad_token_id=pad_token_id,
+            config_first=pads_by_config,
+        )
         self.largest_id = largest_id(self._tokenizer)
         self._control_tokens = control_tokens(self._tokenizer) if special_tokens_in_text == "text" else {}
         self._room = max_length - self._template.special_tokens
@@ -166,7 +199,6 @@ class PairTokenizer:
         room_and_between = self._room + (len(self._template.between) if prompt else 0)
         self._query_room = int(room_and_between * self._wording.query_share)
         self._truncation: Truncation = "only_second" if prompt else truncation
-        self._truncation_side = truncation_side
         self._long_documents: LongDocuments = long_documents
 
     def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
@@ -190,22 +222,32 @@ class PairTokenizer:
 
     def _capped(self, document: NDArray[np.int32], most: int | None) -> tuple[NDArray[np.int32], bool]:
         """The document's tokens, at most so many, and whether some were left out."""
-        return (document, False) if most is None or len(document) <= most else (self._cut(document, most), True)
+        return (
+            (document, False)
+            if most is None or len(document) <= most
+            else (self._cut(document, most, self._wording.document_tail), True)
+        )
 
     def _truncate(
         self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], capped: bool
     ) -> Iterable[EncodedPair]:
         query_length, document_length = self._fit_lengths(len(query), len(document), self._truncation)
         truncated = capped or query_length < len(query) or document_length < len(document)
-        yield self._join(pair, self._cut_query(query, query_length), self._cut(document, document_length), truncated)
+        cut_query, cut_document = (
+            self._cut(query, query_length, self._wording.query_tail),
+            self._cut(document, document_length, self._wording.document_tail),
+        )
+        yield self._join(pair, cut_query, cut_document, truncated)
 
     def _windows(
         self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], capped: bool
     ) -> Iterable[EncodedPair]:
         query_length, window = self._fit_lengths(len(query), len(document), "only_second")
-        cut_query = self._cut_query(query, query_length)
+        cut_query = self._cut(query, query_length, self._wording.query_tail)
+        tail = self._wording.document_tail
+        document, window = document[: len(document) - len(tail)], max(window - len(tail), 1)
         for start in window_starts(len(document), window):
-            part = document[start : start + window]
+            part = np.concatenate((document[start : start + window], tail))
             rest = self._long_documents == "first" and window < len(document)
             truncated = capped or rest or len(cut_query) < len(query)
             yield self._join(pair, cut_query, part, truncated)
@@ -221,28 +263,36 @@ class PairTokenizer:
             ids, type_ids = np.array([self.pad_id], dtype=np.int32), np.zeros(1, dtype=np.int8)
         return EncodedPair(pair, ids, type_ids, truncated)
 
-    def _cut(self, ids: NDArray[np.int32], length: int) -> NDArray[np.int32]:
+    def _cut(self, ids: NDArray[np.int32], length: int, tail: NDArray[np.int32]) -> NDArray[np.int32]:
+        """The ids cut to a length; a prompt's words at their end, the tail, are kept."""
+        if len(tail) and length < len(ids):
+            return np.concatenate((ids[: max(length - len(tail), 0)], tail))
         return ids[len(ids) - length :] if self._truncation_side == "left" else ids[:length]
 
-    def token_id(self, word: str) -> int:
-        """The id of a word that is one token.
+    def trial_rows(self, size: tuple[int, int], count: int) -> Iterator[EncodedPair]:
+        """Encoded pairs of so many drawn tokens of query and document, the same ones each time."""
+        random = np.random.default_rng(size[0])
+        ordinary = np.setdiff1d(
+            np.arange(min(self.largest_id + 1, MOST_DRAWN)), [self.pad_id, *control_tokens(self._tokenizer)]
+        )
+        lengths = self._fit_lengths(*size, "longest_first")
+        for _ in range(count):
+            query, document = (random.choice(ordinary, length).astype(np.int32) for length in lengths)
+            yield self._join(0, query, document, truncated=False)
+
+    def token_id(self, word: str | int) -> int:
+        """The id of a word that is one token, or that is an id.
 
         Raises:
             UnsupportedModelError: The vocabulary lacks it.
         """
-        found = self._tokenizer.token_to_id(word)
-        if found is None:
+        found = self._tokenizer.token_to_id(word) if isinstance(word, str) else word
+        if found is None or not 0 <= found <= self.largest_id:
             raise UnsupportedModelError(
                 f"The tokenizer has no token {word!r}, which this model's scores are read from.\n"
                 "Use the tokenizer.json that belongs to the model."
             )
         return int(found)
-
-    def _cut_query(self, query: NDArray[np.int32], length: int) -> NDArray[np.int32]:
-        tail = self._wording.query_tail
-        if len(tail) == 0 or length == len(query):
-            return self._cut(query, length)
-        return np.concatenate((query[: max(length - len(tail), 0)], tail))
 
     def _encode_texts(
         self, texts: Iterable[str], worded: Callable[[str], str], *, clip: bool
@@ -281,6 +331,7 @@ class Wording:
         query: The words that a query becomes.
         document: The words that a document becomes.
         query_tail: Tokens at the end of each query that stay when it is cut.
+        document_tail: The same of each document.
         query_share: The part of the room that a query may fill where only the document is truncated.
         template: The prompt's fixed parts; None for the tokenizer's own pair template.
     """
@@ -288,6 +339,7 @@ class Wording:
     query: Callable[[str], str] = str
     document: Callable[[str], str] = str
     query_tail: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
+    document_tail: NDArray[np.int32] = field(default_factory=lambda: np.empty(0, dtype=np.int32))
     query_share: float = QUERY_SHARE
     template: Template | None = None
 
@@ -299,23 +351,40 @@ def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None) -> W
     asked = instruction or prompt.instruction
     query = prompt.instructed_query if asked and prompt.instructed_query else prompt.query
 
-    def segment(texts: Iterable[str]) -> Segment:
-        ids = [id_ for part in encode_whole(tokenizer, list(texts)) for id_ in part]
+    def segment(texts: Iterable[str], before: Sequence[int] = (), after: Sequence[int] = ()) -> Segment:
+        ids = [*before, *(id_ for part in encode_whole(tokenizer, list(texts)) for id_ in part), *after]
         return Segment(np.array(ids, dtype=np.int32), np.zeros(len(ids), dtype=np.int8))
 
+    start, end = frame(tokenizer) if prompt.framed else ([], [])
     return Wording(
         query=lambda text: query.format(query=text, instruction=asked) + prompt.query_tail,
-        document=lambda text: prompt.document.format(document=text),
+        document=lambda text: prompt.document.format(document=text) + prompt.document_tail,
         query_tail=segment([prompt.query_tail]).ids,
+        document_tail=segment([prompt.document_tail]).ids,
         query_share=PROMPT_QUERY_SHARE,
         template=Template(
-            before=segment(text.format(instruction=asked) for text in prompt.before),
+            before=segment((text.format(instruction=asked) for text in prompt.before), before=start),
             query_type=0,
             between=segment(prompt.between),
             document_type=0,
-            after=segment(prompt.after),
+            after=segment(prompt.after, after=end),
+            document_first=prompt.document_first,
         ),
     )
+
+
+def frame(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The ids that the tokenizer puts before and after a single text."""
+    inner = tokenizer.encode("a", add_special_tokens=False).ids
+    whole = tokenizer.encode("a").ids
+    start = next((place for place in range(len(whole)) if whole[place : place + len(inner)] == inner), len(whole))
+    return whole[:start], whole[start + len(inner) :]
+
+
+def gives_token_types(config: Mapping[str, Any]) -> bool:
+    """Whether the tokenizer tells the document's part from the query's: files may list its inputs without the types."""
+    inputs = config.get("model_input_names")
+    return not isinstance(inputs, list) or "token_type_ids" in inputs
 
 
 def fit_lengths(query: int, document: int, room: int, truncation: Truncation, query_room: int) -> tuple[int, int]:
@@ -346,8 +415,9 @@ def collate(
     batch: Sequence[EncodedPair],
     *,
     pad_id: int,
-    padding_side: Literal["left", "right"] = "right",
+    padding_side: Side = "right",
     length: int | None = None,
+    first_position: int = 0,
 ) -> dict[str, NDArray[np.int64]]:
     """Pads B encoded pairs into one array per input that a text classifier may ask for.
 
@@ -356,6 +426,7 @@ def collate(
         pad_id: The token id that fills the rows up.
         padding_side: Where it is put.
         length: T; None for the longest pair of the batch.
+        first_position: The position of each row's first token; those of the RoBERTa family count from their padding's.
 
     Returns:
         ``input_ids``, ``attention_mask``, ``token_type_ids`` and ``position_ids``, each (B, T) int64.
@@ -373,7 +444,9 @@ def collate(
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "token_type_ids": token_type_ids,
-        "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1, 0),
+        "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1 + first_position, 0)
+        if first_position == 0
+        else attention_mask.cumsum(axis=1) * attention_mask + first_position - 1,
     }
 
 
@@ -429,9 +502,15 @@ def _first(values: Sequence[int], wanted: int, *, start: int) -> int:
         return len(values)
 
 
-def pad_id(tokenizer: Any, pad_token: str | None) -> int:
-    """The id that pads: the configured token's, else a usual name's, else 0. The attention mask hides it anyway."""
-    for name in (pad_token, "[PAD]", "<pad>", "<|endoftext|>"):
-        if name is not None and (found := tokenizer.token_to_id(name)) is not None:
-            return int(found)
-    return 0
+def pad_id(
+    tokenizer: Any, pad_token: str | None, *, pad_token_id: int | None = None, config_first: bool = False
+) -> int:
+    """The id that pads: the tokenizer's pad token's, the config's, a usual name's, else 0. The mask hides it anyway."""
+    if config_first and pad_token_id is not None:
+        return pad_token_id
+    if pad_token is not None and (found := tokenizer.token_to_id(pad_token)) is not None:
+        return int(found)
+    if pad_token_id is not None:
+        return pad_token_id
+    usual = (tokenizer.token_to_id(name) for name in ("[PAD]", "<pad>", "<|endoftext|>"))
+    return int(next((found for found in usual if found is not None), 0))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_rerank_integrations.core.errors import InvalidModelError
+from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
 from onnx_rerank_integrations.core.options import SpecialTokensInText
+from onnx_rerank_integrations.core.tokens.auto import TokenizerSettings, adapt
 
 FEW_WORDS = 128
 """So many words are encoded sooner one by one than by the library's threads, which have to be woken first: 16 words in
@@ -136,28 +138,53 @@ class WordMemo:
         return [np.frombuffer(b"".join(map(ids.__getitem__, words)), dtype=np.int32) for words in texts_words]
 
 
-def load_tokenizer(path: Path, special_tokens_in_text: SpecialTokensInText = "special") -> Any:
-    """A ``tokenizers.Tokenizer``, set up once: it neither truncates nor pads, whatever its file had stored.
+@dataclass(frozen=True, slots=True)
+class LoadedTokenizer:
+    """A tokenizer that neither truncates nor pads, and how its file had it do so.
+
+    Attributes:
+        tokenizer: A ``tokenizers.Tokenizer``.
+        truncation: What the file stores of it, None for nothing.
+        padding: The same.
+    """
+
+    tokenizer: Any
+    truncation: Mapping[str, Any] | None
+    padding: Mapping[str, Any] | None
+
+
+def load_tokenizer(
+    path: Path,
+    special_tokens_in_text: SpecialTokensInText = "special",
+    *,
+    settings: TokenizerSettings | None = None,
+    has_prompt: bool = False,
+) -> LoadedTokenizer:
+    """A tokenizer, set up once as `settings` say; as its file has it without them.
 
     One text is encoded to see that the file is sound: a damaged one may panic in Rust, as a BaseException.
     """
     from tokenizers import Tokenizer
 
-    def load() -> Any:
+    def load() -> LoadedTokenizer:
         tokenizer = Tokenizer.from_file(str(path))
+        loaded = LoadedTokenizer(tokenizer, tokenizer.truncation, tokenizer.padding)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-        tokenizer.encode_special_tokens = special_tokens_in_text == "text"
+        if settings is not None:
+            adapt(tokenizer, settings, has_prompt=has_prompt)
+        split = settings is not None and settings.config.get("split_special_tokens") is True
+        tokenizer.encode_special_tokens = split or special_tokens_in_text == "text"
         tokenizer.encode("What is a canary?", "A small bird, é 金丝雀 🐤.")
-        return tokenizer
+        return loaded
 
     return _convert_any_failure(load, path)
 
 
-def _convert_any_failure(load: Callable[[], Any], path: Path) -> Any:
+def _convert_any_failure(load: Callable[[], LoadedTokenizer], path: Path) -> LoadedTokenizer:
     try:
         return load()
-    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (KeyboardInterrupt, SystemExit, GeneratorExit, RerankError):
         raise
     except BaseException as error:
         raise InvalidModelError(

@@ -1,0 +1,69 @@
+"""Whether a pair's score depends on its company: tried once, when a model is opened.
+
+Padding that isn't hidden, a head that reads the last position of a row padded on the right, one scale for the numbers
+of a whole batch (dynamic int8): each moves a score by what else is scored with it. What an operator is called doesn't
+tell, a trial does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_rerank_integrations.core.scoring import Floats
+from onnx_rerank_integrations.core.tokens.auto import Side
+from onnx_rerank_integrations.core.tokens.pairs import EncodedPair
+
+SHORT_ROWS: Sequence[tuple[int, int]] = ((2, 3), (4, 9))
+LONG_ROW = (8, 40)
+"""Tokens of query and document. Their ids are drawn from the vocabulary: words of a text might all be unknown to it."""
+
+TOLERANCE = 1e-4
+"""How far a score may move, as a share of the largest, or of 1 where all are smaller. Batches of other shapes are added
+up in another order, which moves 32-bit floats by about 1e-6."""
+
+COARSE_TOLERANCE = 2e-2
+"""The same for 16-bit floats and static int8, whose rounding a change in the last bit can turn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Company:
+    """What a trial showed.
+
+    Attributes:
+        side: Where rows may be padded so that scores stay; None where they don't on either side.
+        moved: How far the furthest score moved on the side that was asked for.
+    """
+
+    side: Side | None
+    moved: float
+
+
+def try_company(
+    score: Callable[[Sequence[EncodedPair], Side], Floats],
+    alone: Floats,
+    rows: Sequence[EncodedPair],
+    *,
+    sides: Sequence[Side],
+    tolerance: float,
+) -> Company:
+    """Compares the scores of short rows alone with theirs in one batch with a long one.
+
+    Args:
+        score: Logits (B,) of rows that are padded on a side.
+        alone: Logits of the short rows, each scored alone.
+        rows: The short rows, and a long one at the end.
+        sides: Where rows may be padded, the wanted side first.
+        tolerance: As `TOLERANCE`.
+    """
+    allowed = tolerance * max(1.0, float(np.abs(np.nan_to_num(alone)).max()))
+    moves: list[float] = []
+    for side in sides:
+        together = score(rows, side)[: len(alone)]
+        same = (together == alone) | (np.isnan(together) & np.isnan(alone))
+        moves.append(float(np.max(np.where(same, 0.0, np.abs(together - alone)))))
+        if moves[-1] <= allowed:  # NaN is no number of any size
+            return Company(side, moves[0])
+    return Company(None, moves[0])

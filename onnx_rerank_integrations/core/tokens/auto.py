@@ -1,0 +1,378 @@
+"""The tokenizer that transformers' ``AutoTokenizer`` makes of a folder: tokenizer.json, and what other files say of it.
+
+transformers takes the vocabulary from tokenizer.json, and lets the tokenizer's class and tokenizer_config.json decide
+how texts are normalized, split and paired. Read off transformers 5.24 (``models/auto/tokenization_auto.py`` and the
+classes that cross-encoders use), and compared with it in tests/test_parity_live.py. Where its version 5 lost what
+version 4, sentencepiece and the models' authors have, the authors are followed; each place says so.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from onnx_rerank_integrations.core.errors import InvalidModelError, UnsupportedModelError
+
+Side = Literal["left", "right"]
+Json = Mapping[str, Any]
+
+NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+TOKEN_FLAGS = ("lstrip", "rstrip", "normalized", "single_word", "special")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerClass:
+    """What one of transformers' classes brings along.
+
+    Attributes:
+        model: The kind of vocabulary it is made for; another kind is left as its file has it.
+        set_up: Sets normalizer and pre-tokenizer by tokenizer_config.json; None where the file's stay.
+        template: ``"bert"`` is ``[CLS] A [SEP] B [SEP]``, ``"roberta"`` is ``<s> A </s></s> B </s>``; None where the
+            class has none of its own and texts are just joined.
+        token_types: Whether the document's part has type 1.
+        keeps_template: Whether tokenizer.json's own template stays where it has one.
+        padding_side: Where the class pads.
+        tokens: Its special tokens, where tokenizer_config.json doesn't name others.
+    """
+
+    model: str = ""
+    set_up: Callable[[Any, Json], None] | None = None
+    template: Literal["bert", "roberta"] | None = None
+    token_types: bool = False
+    keeps_template: bool = False
+    padding_side: Side = "right"
+    tokens: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSettings:
+    """What a folder says beside tokenizer.json.
+
+    Attributes:
+        name: The class's name, empty for tokenizer.json as it is.
+        config: tokenizer_config.json, ``{}`` where there is none.
+        joins_plainly: Whether texts are joined without a token between them where no template is known, as decoders do.
+    """
+
+    name: str = ""
+    config: Json = field(default_factory=dict)
+    joins_plainly: bool = False
+
+    @property
+    def padding_side(self) -> Side:
+        return CLASSES[self.name].padding_side if self.name in CLASSES else "right"
+
+
+def _bert(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=_flag(settings, "tokenize_chinese_chars", True),
+        strip_accents=settings.get("strip_accents"),
+        lowercase=_flag(settings, "do_lower_case", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+
+
+def _byte_level(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import pre_tokenizers
+
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=_flag(settings, "add_prefix_space", False))
+
+
+def _sentencepiece(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    charsmap = _precompiled(tokenizer)
+    tokenizer.normalizer = None if charsmap is None else normalizers.Precompiled(charsmap)
+    scheme = "always" if _flag(settings, "add_prefix_space", True) else "never"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)]
+    )
+
+
+def _deberta_v2(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import Regex, normalizers, pre_tokenizers
+
+    steps: list[Any] = [normalizers.Lowercase()] if _flag(settings, "do_lower_case", False) else []
+    if _precompiled(tokenizer) is not None:
+        # transformers 5 drops it; version 4 and sentencepiece, with which the models were trained, apply it
+        steps.append(tokenizer.normalizer)
+    else:
+        steps += [
+            normalizers.Replace(Regex(r"\s{2,}|[\n\r\t]"), " "),
+            normalizers.NFC(),
+            normalizers.Strip(left=False, right=True),
+        ]
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    scheme = "always" if _flag(settings, "add_prefix_space", True) else "first"
+    splits: list[Any] = [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)]
+    if _flag(settings, "split_by_punct", False):
+        splits.insert(0, pre_tokenizers.Punctuation(behavior="isolated"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+
+
+def _prefix_space(tokenizer: Any, settings: Json) -> None:
+    """Sets ``add_prefix_space`` where the file's byte-level step has another."""
+    from tokenizers import pre_tokenizers
+
+    wanted = settings.get("add_prefix_space")
+    if wanted is None or tokenizer.pre_tokenizer is None:
+        return
+    state = json.loads(tokenizer.pre_tokenizer.__getstate__())
+    for step in (state, *state.get("pretokenizers", ())):
+        if step.get("type") == "ByteLevel":
+            step["add_prefix_space"] = _flag(settings, "add_prefix_space", False)
+    changed = pre_tokenizers.ByteLevel()
+    changed.__setstate__(json.dumps(state).encode())
+    tokenizer.pre_tokenizer = changed
+
+
+_BERT_TOKENS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+_ROBERTA_TOKENS = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "cls_token": "<s>",
+    "sep_token": "</s>",
+    "pad_token": "<pad>",
+}
+
+_BERT = TokenizerClass(model="WordPiece", set_up=_bert, template="bert", token_types=True, tokens=_BERT_TOKENS)
+_ROBERTA = TokenizerClass(model="BPE", set_up=_byte_level, template="roberta", tokens=_ROBERTA_TOKENS)
+_XLM_ROBERTA = TokenizerClass(model="Unigram", set_up=_sentencepiece, template="roberta", tokens=_ROBERTA_TOKENS)
+_DECODER = TokenizerClass(model="BPE", set_up=_prefix_space)
+_LEFT = TokenizerClass(padding_side="left")
+
+CLASSES: Mapping[str, TokenizerClass] = {
+    "BertTokenizer": _BERT,
+    "DistilBertTokenizer": _BERT,
+    "ConvBertTokenizer": _BERT,
+    "MPNetTokenizer": TokenizerClass(
+        model="WordPiece", set_up=_bert, template="roberta", tokens=_ROBERTA_TOKENS | {"unk_token": "[UNK]"}
+    ),
+    "RobertaTokenizer": _ROBERTA,
+    "XLMRobertaTokenizer": _XLM_ROBERTA,
+    "CamembertTokenizer": _XLM_ROBERTA,
+    "DebertaV2Tokenizer": TokenizerClass(
+        model="Unigram", set_up=_deberta_v2, template="bert", token_types=True, tokens=_BERT_TOKENS
+    ),
+    # transformers 5 puts two [SEP] between the texts and gives no types; version 4 and the files of the models don't
+    "DebertaTokenizer": TokenizerClass(
+        model="BPE",
+        set_up=_byte_level,
+        template="bert",
+        token_types=True,
+        keeps_template=True,
+        tokens=_BERT_TOKENS,
+    ),
+    "AlbertTokenizer": TokenizerClass(template="bert", token_types=True, keeps_template=True, tokens=_BERT_TOKENS),
+    "ModernBert": TokenizerClass(template="bert", keeps_template=True, tokens=_BERT_TOKENS),
+    "Qwen2Tokenizer": _DECODER,
+    "GPT2Tokenizer": _DECODER,
+    "GPTNeoXTokenizer": _DECODER,
+    "LlamaTokenizer": _LEFT,
+    "GemmaTokenizer": _LEFT,
+    "CohereTokenizer": _LEFT,
+}
+"""By name. "ModernBert" is ours: transformers has no class for it, its files name the tokens of its template."""
+
+_SAME_CLASS = {
+    **dict.fromkeys(
+        ("ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer"), "BertTokenizer"
+    ),
+    **dict.fromkeys(("LongformerTokenizer", "BartTokenizer"), "RobertaTokenizer"),
+}
+
+_CLASS_OF_TYPE = {
+    **dict.fromkeys(
+        (
+            "bert",
+            "distilbert",
+            "electra",
+            "convbert",
+            "mobilebert",
+            "squeezebert",
+            "layoutlm",
+            "nomic_bert",
+            "megatron-bert",
+            "ernie",
+            "nezha",
+            "qdqbert",
+            "retribert",
+            "realm",
+            "bros",
+        ),
+        "BertTokenizer",
+    ),
+    **dict.fromkeys(
+        ("roberta", "longformer", "bart", "data2vec-text", "ibert", "mra", "roberta-prelayernorm", "lilt", "mega"),
+        "RobertaTokenizer",
+    ),
+    **dict.fromkeys(("xlm-roberta", "gte", "xmod", "jina_embeddings_v3"), "XLMRobertaTokenizer"),
+    "camembert": "CamembertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "deberta": "DebertaTokenizer",
+    "deberta-v2": "DebertaV2Tokenizer",
+    "albert": "AlbertTokenizer",
+    "modernbert": "ModernBert",
+    "modernbert-decoder": "ModernBert",
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe", "qwen3_moe"), "Qwen2Tokenizer"),
+    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
+    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2"), "GPT2Tokenizer"),
+}
+"""By the config's model_type, where no class is named."""
+
+_FILE_ALONE = {"modernbert", "modernbert-decoder", "llama", "xlm-roberta-xl", "nystromformer"}
+"""Model types whose named class transformers passes over for the file."""
+
+_NAMED_WRONGLY = {"qwen2"}
+"""Model types whose class transformers takes by the type, whatever the file names."""
+
+
+def class_name(config: Json, tokenizer_config: Json) -> str:
+    """The class that AutoTokenizer takes, as a key of `CLASSES`; empty for tokenizer.json as it is."""
+    model_type = str(config.get("model_type") or "")
+    of_type = _CLASS_OF_TYPE.get(model_type, "")
+    stated = tokenizer_config.get("tokenizer_class") or config.get("tokenizer_class")
+    if not isinstance(stated, str) or not stated:
+        return of_type
+    stated = stated.removesuffix("Fast")
+    stated = _SAME_CLASS.get(stated, stated)
+    if model_type in _FILE_ALONE or model_type in _NAMED_WRONGLY:
+        return of_type
+    return stated if stated in CLASSES else ""
+
+
+def adapt(tokenizer: Any, settings: TokenizerSettings, *, has_prompt: bool = False) -> None:
+    """Changes a tokenizer that was read from tokenizer.json into the one that AutoTokenizer makes of the folder.
+
+    Args:
+        tokenizer: A ``tokenizers.Tokenizer``, changed in place.
+        settings: What the folder says of it.
+        has_prompt: Whether a prompt takes the pair template's place.
+
+    Raises:
+        InvalidModelError: tokenizer_config.json holds a value of another type than its name asks for.
+        UnsupportedModelError: The tokenizer has no pair template, and nothing says which one it should have.
+    """
+    chosen = CLASSES.get(settings.name, TokenizerClass())
+    named = {name: value for name, value in settings.config.items() if value is not None}
+    config = {**chosen.tokens, **named}
+    of_its_kind = type(tokenizer.model).__name__ == chosen.model
+    if of_its_kind and chosen.set_up:
+        chosen.set_up(tokenizer, settings.config)
+    _add_tokens(tokenizer, config)
+    has_template = tokenizer.num_special_tokens_to_add(True) > 0
+    if chosen.template and (not has_template or (of_its_kind and not chosen.keeps_template)):
+        _set_template(tokenizer, chosen, config)
+    elif not (has_template or has_prompt or settings.joins_plainly):
+        raise UnsupportedModelError(
+            "tokenizer.json has no pair template (post_processor), so that query and document would be joined without "
+            "a token between them; and neither its tokenizer class nor its model type is one whose template is known.\n"
+            'Save the tokenizer again with its post_processor, or name its "tokenizer_class" in tokenizer_config.json.'
+        )
+
+
+def _set_template(tokenizer: Any, chosen: TokenizerClass, config: Json) -> None:
+    from tokenizers import processors
+
+    first, last = (token_text(config.get(name)) for name in ("cls_token", "sep_token"))
+    ids = [tokenizer.token_to_id(token) for token in (first, last) if token]
+    if len(ids) < 2 or None in ids:
+        raise UnsupportedModelError(
+            f"The pair template of this model needs its tokens {first!r} and {last!r}, and the vocabulary lacks them.\n"
+            "Use the tokenizer.json and the tokenizer_config.json that belong to the model."
+        )
+    document_type = int(chosen.token_types)
+    between = [f"{last}:0"] * (2 if chosen.template == "roberta" else 1)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=[f"{first}:0", "$A:0", f"{last}:0"],
+        pair=[f"{first}:0", "$A:0", *between, f"$B:{document_type}", f"{last}:{document_type}"],
+        special_tokens=list({first: ids[0], last: ids[1]}.items()),
+    )
+
+
+def _add_tokens(tokenizer: Any, config: Json) -> None:
+    """Adds the tokens that tokenizer_config.json lists, and makes the named ones special.
+
+    A named token that isn't in the vocabulary is left out: the model can't have an embedding of it.
+    """
+    from tokenizers import AddedToken
+
+    listed = config.get("added_tokens_decoder")
+    if isinstance(listed, Mapping):
+        known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
+        places = sorted((int(place), token) for place, token in listed.items() if str(place).isdigit())
+        tokens = [_added_token(token) for _, token in places if isinstance(token, Mapping)]
+        tokenizer.add_tokens([token for token in tokens if repr(token) not in known])
+    extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+    extra = list(extra.values()) if isinstance(extra, Mapping) else extra
+    named = [config.get(name) for name in NAMED_TOKENS] + (list(extra) if isinstance(extra, (list, tuple)) else [])
+    by_content = {token.content: token for token in tokenizer.get_added_tokens_decoder().values()}
+    special = []
+    for value in named:
+        text = token_text(value)
+        if text and tokenizer.token_to_id(text) is not None:
+            known_token = by_content.get(text)
+            if isinstance(value, Mapping):
+                special.append(_added_token({**value, "special": True}))
+            elif known_token is None or not known_token.special:
+                special.append(known_token or AddedToken(text, special=True, normalized=False))
+    if special:
+        tokenizer.add_special_tokens(special)
+
+
+def _added_token(fields: Json) -> Any:
+    from tokenizers import AddedToken
+
+    content = token_text(fields)
+    if content is None:
+        raise InvalidModelError(f"tokenizer_config.json lists an added token without its text: {dict(fields)!r}")
+    flags = {name: bool(fields[name]) for name in TOKEN_FLAGS if name in fields}
+    return AddedToken(content, **flags)
+
+
+def token_text(token: Any) -> str | None:
+    """A special token's text from tokenizer_config.json: a str or ``{"content": str}``; None for neither."""
+    text = token.get("content") if isinstance(token, Mapping) else token
+    return text if isinstance(text, str) else None
+
+
+def side(config: Json, name: str, stored: Mapping[str, Any] | None, default: Side) -> Side:
+    """Which end of a text is cut off, or padded: by tokenizer_config.json, else as tokenizer.json stores it."""
+    stated = config.get(name)
+    if stated is None and stored is not None:
+        stated = str(stored.get("direction", default)).lower()
+    if stated is None:
+        return default
+    if stated not in ("left", "right"):
+        raise InvalidModelError(
+            f'tokenizer_config.json has {name}={stated!r}; "left" and "right" are the ends that there are.\n'
+            "Correct the file."
+        )
+    return "left" if stated == "left" else "right"
+
+
+def _flag(settings: Json, name: str, default: bool) -> bool:
+    value = settings.get(name)
+    if value is None:
+        return default
+    if not isinstance(value, bool):
+        raise InvalidModelError(f"tokenizer_config.json has {name}={value!r}, not true or false.\nCorrect the file.")
+    return value
+
+
+def _precompiled(tokenizer: Any) -> bytes | None:
+    """The character map that a sentencepiece normalizer holds."""
+    if tokenizer.normalizer is None:
+        return None
+    state = json.loads(tokenizer.normalizer.__getstate__())
+    for step in (state, *state.get("normalizers", ())):
+        if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):
+            return base64.b64decode(step["precompiled_charsmap"])
+    return None
