@@ -13,12 +13,14 @@ from onnx_rerank_integrations.core.errors import (
     ModelError,
     ModelNotFoundError,
     ProviderError,
+    RemoteError,
     RerankError,
     RerankTimeoutError,
     ScoreError,
     UnknownModelError,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.remote import RemoteCrossEncoder
 from onnx_rerank_integrations.core.types import ModelDescription, Pair, RankedDocument
 
 __version__ = "0.1.0"
@@ -35,6 +37,8 @@ __all__ = [
     "Pair",
     "ProviderError",
     "RankedDocument",
+    "RemoteCrossEncoder",
+    "RemoteError",
     "RerankError",
     "RerankTimeoutError",
     "ScoreError",

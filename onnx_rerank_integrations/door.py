@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
-from onnx_rerank_integrations.core.checks import check_timeout
+from onnx_rerank_integrations.core.checks import check_timeout, is_url
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.engine.forks import Lock
 from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
@@ -35,6 +35,7 @@ from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, examples, listed, option_types
+from onnx_rerank_integrations.core.remote import RemoteCrossEncoder
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import RankedDocument
 from onnx_rerank_integrations.option_names import advice
@@ -94,8 +95,8 @@ _EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  
         str | Path | TextCrossEncoderBase,
         Field(
             default_factory=registry.default_model,
-            description="A supported model's name, any hub id with ONNX files, a folder, or a ready TextCrossEncoder, "
-            "which may be shared.",
+            description="A supported model's name, any hub id with ONNX files, a folder, the address of a server "
+            "(onnx-rerank serve), or a ready TextCrossEncoder, which may be shared.",
             examples=["lexical"],
         ),
     ),
@@ -142,7 +143,7 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
             fields = {name: field.description for name, field in cls.model_fields.items() if not field.exclude}
             cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{listed({n: d for n, d in fields.items() if d})}\n    "
 
-    _encoder: TextCrossEncoder | None = PrivateAttr(default=None)
+    _encoder: TextCrossEncoder | RemoteCrossEncoder | None = PrivateAttr(default=None)
     _asked: dict[str, Any] | None = PrivateAttr(default=None)
 
     def __init__(self, **options: Any) -> None:
@@ -169,6 +170,10 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
     def _refuse_options_of_a_ready_encoder(cls, options: Mapping[str, Any]) -> None:
         usual = defaults()
         changed = [name for name in LOADING_OPTIONS if options.get(name, usual[name]) != usual[name]]
+        if changed and is_url(options.get("model")):
+            raise InputValueError(
+                f"{', '.join(changed)} can't be combined with a server's address as model: they are the server's"
+            )
         if changed and isinstance(options.get("model"), TextCrossEncoderBase):
             raise InputValueError(
                 f"{', '.join(changed)} can't be combined with a ready encoder as model, which is loaded already: "
@@ -188,6 +193,12 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
             return str(getattr(self.model, "model_name", type(self.model).__name__))
         return str(self.model)
 
+    def _named_encoder(self, options: Mapping[str, Any]) -> TextCrossEncoder | RemoteCrossEncoder:
+        self._refuse_options_of_a_ready_encoder({"model": self.model, **options})  # model_copy doesn't validate
+        if is_url(self.model):
+            return RemoteCrossEncoder(self.model)
+        return TextCrossEncoder(self.model, **options, lazy_load=True)
+
     @property
     def encoder(self) -> TextCrossEncoderBase:
         """The encoder behind the options: the given one, or one that is made once and shared with copies.
@@ -201,7 +212,7 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
         asked = {"model": self.model, **options}
         with _lock:
             if self._encoder is None or self._asked != asked:
-                self._encoder, self._asked = TextCrossEncoder(self.model, **options, lazy_load=True), asked
+                self._encoder, self._asked = self._named_encoder(options), asked
             return self._encoder
 
     @property

@@ -197,4 +197,4 @@ class TextCrossEncoderBase(ABC):
         check_choice("activation", chosen, Activation)
         if len(logits) == 0:
             return logits
-        return activation_function(chosen, self.config)(logits)
+        return activation_function(chosen, self.config if chosen == "model" else {})(logits)

@@ -102,6 +102,15 @@ def check_choice(name: str, value: object, choices: Any) -> None:
 def check_model_name(model_name: object) -> None:
     if model_name is not None and not isinstance(model_name, (str, Path)):
         raise InputTypeError(f"model_name must be a str, a Path or None, not {type(model_name).__name__}")
+    if is_url(model_name):
+        raise InputValueError(
+            f"{model_name!r} is a server's address, no model: give it to RemoteCrossEncoder, or as model to a door"
+        )
+
+
+def is_url(model: object) -> bool:
+    """Whether it is a server's address, not a model's name."""
+    return isinstance(model, str) and model.lower().startswith(("http://", "https://"))
 
 
 NO_PROMPT = "none"

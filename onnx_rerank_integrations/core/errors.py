@@ -11,6 +11,7 @@
     ├── ProviderError (RuntimeError)           an execution provider that was asked for and isn't active
     ├── ScoreError (ValueError)                no score: NaN, infinity, the wrong number, or a library that fails
     ├── RerankTimeoutError (TimeoutError)      a call that took longer than its `timeout`
+    ├── RemoteError (ConnectionError)          a server that can't be reached, or that answers something else
     └── MissingExtraError (ImportError)        an optional dependency that isn't installed
 
 Each is also the builtin named beside it, so code that catches ``ValueError`` or ``FileNotFoundError`` keeps working.
@@ -62,6 +63,10 @@ class ScoreError(RerankError, ValueError):
 
 class RerankTimeoutError(RerankError, TimeoutError):
     """The call took longer than its ``timeout``: nothing was ranked, and nothing of it goes on."""
+
+
+class RemoteError(RerankError, ConnectionError):
+    """A reranking server can't be reached, refuses, is overloaded, or answers something else than scores."""
 
 
 class MissingExtraError(RerankError, ImportError):
