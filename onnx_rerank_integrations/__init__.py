@@ -1,7 +1,7 @@
 """Rescore and truncate retrieved documents with ONNX cross-encoders: fast on a plain CPU, no torch.
 
-The core is here; the frameworks' doors are in ``onnx_rerank_integrations.langchain`` and
-``onnx_rerank_integrations.llama_index``, and importing this package imports neither framework.
+The core is here; the frameworks' doors are in ``onnx_rerank_integrations.langchain``, ``.llama_index`` and
+``.haystack``, and importing this package imports none of the frameworks.
 """
 
 from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder, TextCrossEncoder, TextCrossEncoderBase

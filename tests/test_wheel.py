@@ -65,6 +65,7 @@ def test_its_metadata_has_one_version_four_dependencies_and_the_extras(wheel: Pa
     assert {
         "langchain",
         "llama-index",
+        "haystack",
         "cli",
         "evaluate",
         "plot",

@@ -27,7 +27,7 @@ def core() -> None:
 
 def without_extras() -> None:
     """A missing extra names the pip command."""
-    for module, extra in (("langchain", "langchain"), ("llama_index", "llama-index")):
+    for module, extra in (("langchain", "langchain"), ("llama_index", "llama-index"), ("haystack", "haystack")):
         try:
             __import__(f"onnx_rerank_integrations.{module}")
         except MissingExtraError as error:
@@ -57,6 +57,17 @@ def llama_index() -> None:
     nodes = [NodeWithScore(node=TextNode(text=text)) for text in DOCUMENTS]
     assert OnnxRerank(model="lexical", top_n=1).postprocess_nodes(nodes, query_str=QUERY)[0].text == DOCUMENTS[1]
     assert "langchain_core" not in sys.modules
+
+
+def haystack() -> None:
+    from haystack import Document
+
+    from onnx_rerank_integrations.haystack import OnnxRerank
+
+    documents = [Document(content=text) for text in DOCUMENTS]
+    ranked = OnnxRerank(model="lexical", top_k=1).run(query=QUERY, documents=documents)
+    assert ranked["documents"][0].content == DOCUMENTS[1]
+    assert not {"langchain_core", "llama_index"} & sys.modules.keys()
 
 
 def cli() -> None:
@@ -99,6 +110,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "": without_extras,
     "langchain": langchain,
     "llama-index": llama_index,
+    "haystack": haystack,
     "cli": cli,
     "evaluate": evaluate,
     "plot": plot,
