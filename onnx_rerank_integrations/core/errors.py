@@ -12,6 +12,7 @@
     ├── ScoreError (ValueError)                no score: NaN, infinity, the wrong number, or a library that fails
     ├── RerankTimeoutError (TimeoutError)      a call that took longer than its `timeout`
     ├── RemoteError (ConnectionError)          a server that can't be reached, or that answers something else
+    ├── WorkerError (RuntimeError)             workers of a batch job that died, again and again
     └── MissingExtraError (ImportError)        an optional dependency that isn't installed
 
 Each is also the builtin named beside it, so code that catches ``ValueError`` or ``FileNotFoundError`` keeps working.
@@ -67,6 +68,10 @@ class RerankTimeoutError(RerankError, TimeoutError):
 
 class RemoteError(RerankError, ConnectionError):
     """A reranking server can't be reached, refuses, is overloaded, or answers something else than scores."""
+
+
+class WorkerError(RerankError, RuntimeError):
+    """A block of a batch job wasn't scored, since its workers died again and again."""
 
 
 class MissingExtraError(RerankError, ImportError):

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from onnx_rerank_integrations.core.errors import RerankError
 from onnx_rerank_integrations.extras.cli import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
+from onnx_rerank_integrations.extras.cli.batch import batch
 from onnx_rerank_integrations.extras.cli.bench import bench
 from onnx_rerank_integrations.extras.cli.evaluate import evaluate
 from onnx_rerank_integrations.extras.cli.export import check, export
@@ -29,6 +30,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     download,
     serve,
     evaluate,
+    batch,
     bench,
     export,
     check,

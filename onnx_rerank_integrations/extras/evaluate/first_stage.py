@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,25 +59,48 @@ def read_run(path: Path, queries: Mapping[str, str], top_k: int) -> FirstStage:
         InputValueError: A line isn't ``query Q0 document rank score name``, or repeats a document.
     """
     found: dict[str, dict[str, tuple[float, int]]] = {query_id: {} for query_id in queries}
-    for number, line in numbered_lines(path):
-        columns = line.split()
-        try:
-            query_id, _, document_id, rank, score, _ = columns
-            key = (-float(score), int(rank))
-        except ValueError:
-            raise InputValueError(
-                f"{path}:{number}: a line of a TREC run is query Q0 document rank score name, found {line!r:.80}"
-            ) from None
-        if math.isnan(key[0]):
-            raise InputValueError(f"{path}:{number}: the score is NaN")
-        if query_id in found:
-            if document_id in found[query_id]:
-                raise InputValueError(f"{path}:{number}: {document_id!r} is there before for query {query_id!r}")
-            found[query_id][document_id] = key
+    for line in run_lines(path):
+        if line.query_id in found:
+            if line.document_id in found[line.query_id]:
+                raise InputValueError(
+                    f"{path}:{line.number}: {line.document_id!r} is there before for query {line.query_id!r}"
+                )
+            found[line.query_id][line.document_id] = (-line.score, line.rank)
     if not any(found.values()):
         raise InputValueError(f"{path}: none of its queries is a judged one")
     candidates = {query_id: sorted(keys, key=keys.__getitem__)[:top_k] for query_id, keys in found.items()}
     return FirstStage(name=path.name, candidates=candidates)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLine:
+    """One candidate of a TREC run, and the number of its line."""
+
+    number: int
+    query_id: str
+    document_id: str
+    rank: int
+    score: float
+
+
+def run_lines(path: Path) -> Iterator[RunLine]:
+    """The lines of a TREC run, never all at once.
+
+    Raises:
+        InputValueError: A line isn't ``query Q0 document rank score name``.
+    """
+    for number, line in numbered_lines(path):
+        columns = line.split()
+        try:
+            query_id, _, document_id, rank, score, _ = columns
+            found = RunLine(number, query_id, document_id, int(rank), float(score))
+        except ValueError:
+            raise InputValueError(
+                f"{path}:{number}: a line of a TREC run is query Q0 document rank score name, found {line!r:.80}"
+            ) from None
+        if math.isnan(found.score):
+            raise InputValueError(f"{path}:{number}: the score is NaN")
+        yield found
 
 
 def check_run(path: Path, first_stage: FirstStage, corpus: Corpus) -> None:
