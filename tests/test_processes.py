@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 import onnx_rerank_integrations
-from onnx_rerank_integrations import InvalidModelError, TextCrossEncoder
+from onnx_rerank_integrations import InvalidModelError, ScoreError, TextCrossEncoder
 from onnx_rerank_integrations.core.engine import forks
 from onnx_rerank_integrations.core.engine.forks import Lock, Once, undivided
 from onnx_rerank_integrations.core.engine.onnxruntime import InferenceSession
+from onnx_rerank_integrations.core.tokens.texts import panics_as
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -342,7 +343,7 @@ def test_an_interrupted_call_leaves_the_encoder_usable() -> None:
 
 DAMAGED = """
 import sys
-from onnx_rerank_integrations import InvalidModelError, TextCrossEncoder
+from onnx_rerank_integrations import InvalidModelError, ScoreError, TextCrossEncoder
 
 try:
     TextCrossEncoder(sys.argv[1], backend=sys.argv[2])
@@ -388,3 +389,26 @@ def test_a_failed_load_can_be_tried_again(tmp_path: Path) -> None:
     make_toy(tmp_path / "toy")
 
     assert encoder.rerank("q", ["a b"]) == pytest.approx([toy_score("q", "a b")])
+
+
+def test_a_panic_of_the_tokenizers_library_is_one_of_our_errors(tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    path = make_toy(tmp_path) / "tokenizer.json"
+    tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    endless = tokenizers.Regex(r"(?:a|a)*\d")  # the library panics when a match takes more steps than it allows
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Split(endless, "isolated")
+    tokenizer.save(str(path))
+    encoder = TextCrossEncoder(tmp_path)
+
+    for call in (encoder.rerank, lambda query, texts: encoder.token_count([(query, text) for text in texts])):
+        with pytest.raises(ScoreError, match=r"PanicException.*2 pairs whose longest text has 60 characters"):
+            call("q", ["b", "a" * 60])
+    assert len(encoder.rerank("q", ["b"])) == 1
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt, SystemExit, MemoryError, ValueError])
+def test_other_errors_pass_as_they_are(ends: type[BaseException]) -> None:
+    with pytest.raises(ends), panics_as(ScoreError):
+        raise ends
+    with pytest.raises(ScoreError, match="WordPiece error"), panics_as(ScoreError):
+        raise Exception("WordPiece error")

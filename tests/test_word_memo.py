@@ -124,6 +124,23 @@ def test_the_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(memo._known) <= 10
 
 
+def test_the_memory_is_bounded_within_one_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(word_memo, "MOST_WORDS", 50)
+    monkeypatch.setattr(word_memo, "MOST_CHARACTERS", 100)
+    encode = Counting()
+    memo = WordMemo(encode)
+    words = [str(number) for number in range(1000)]
+    texts = [" ".join(words), "\n".join(words), " ".join(words[:7]), "", "x" * 500, " " * 300, "a b " * 100]
+
+    found = memo(texts)
+
+    assert ["".join(map(chr, ids)) for ids in found] == ["".join(text.split()) for text in texts]
+    assert len(memo._known) <= 50
+    assert memo(["".join(words)])[0].tolist() == [ord(digit) for digit in "".join(words)]
+    assert memo([" ".join(words[:200])])[0].tolist() == [ord(digit) for digit in "".join(words[:200])]
+    assert len(memo._known) <= 50
+
+
 def test_many_threads_share_one_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(word_memo, "MOST_WORDS", 20)
     memo = WordMemo(Counting())

@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
+from onnx_rerank_integrations.core.errors import InvalidModelError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
 from onnx_rerank_integrations.core.options import Options, Source, changed, documented, takes, values
 from onnx_rerank_integrations.core.score_cache import ScoreCache, open_store
 from onnx_rerank_integrations.core.scoring import Floats
+from onnx_rerank_integrations.core.tokens.texts import panics_as
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 if TYPE_CHECKING:
@@ -129,7 +131,11 @@ class TextCrossEncoder(TextCrossEncoderBase):
     def _open(self) -> OnnxCrossEncoder:
         files = locate(self.model_name, **values(self.options, Source, leave_out={"model_name"}))
         warn_of_licence(files)
-        with undivided():
+
+        def failed(what: str) -> InvalidModelError:
+            return InvalidModelError(f"{what}.\nFetch the model's {files.tokenizer.name} again, or make it anew.")
+
+        with undivided(), panics_as(failed):
             return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
 
     @property

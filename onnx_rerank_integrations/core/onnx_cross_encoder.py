@@ -21,7 +21,7 @@ from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
-from onnx_rerank_integrations.core.errors import MissingExtraError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import MissingExtraError, ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import Kind, chosen_max_length, read_kind, refuse_embeddings
 from onnx_rerank_integrations.core.model.head import read_answers, read_modular_head
@@ -46,6 +46,7 @@ from onnx_rerank_integrations.core.tokens.pairs import (
     collate,
 )
 from onnx_rerank_integrations.core.tokens.prompts import chosen_answers, chosen_prompt
+from onnx_rerank_integrations.core.tokens.texts import panics_as
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
 
 logger = logging.getLogger(__name__)
@@ -234,7 +235,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             document_tokens: Most tokens of a document that are read; None for as many as fit.
             stop: Ends it, before it has begun.
         """
-        with (stop or Stop()).calling():
+
+        def failed(what: str) -> ScoreError:
+            longest = max(len(text) for pair in pairs for text in pair)
+            return ScoreError(
+                f"{what}, on {len(pairs)} pairs whose longest text has {longest:,} characters.\nNo ranking was made: "
+                "cut such texts, or leave long_documents out."
+            )
+
+        with (stop or Stop()).calling(), panics_as(failed):
             return self._tokenizer.encode(pairs, document_tokens=document_tokens)
 
     def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
@@ -278,20 +287,20 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def feeds(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
         for chunk in chunks(pairs):
-            encoded = self._tokenizer.encode(chunk)
+            encoded = self.encode(chunk)
             lengths = [one.length for one in encoded]
             budget = self._lanes.way(len(encoded), sum(lengths), parallel=1).token_budget
             for batch in plan(lengths, budget, self._session.signature.batch_limit):
                 yield self._session.signature.feeds(self._collate([encoded[i] for i in batch]))
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
-        encoded = (self._tokenizer.encode(chunk) for chunk in chunks(checked_pairs(pairs)))
+        encoded = (self.encode(chunk) for chunk in chunks(checked_pairs(pairs)))
         return sum(one.length for chunk in encoded for one in chunk)
 
     def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
         flags: list[bool] = []
         for chunk in chunks(checked_pairs(pairs)):
-            cut = {one.pair for one in self._tokenizer.encode(chunk) if one.truncated}
+            cut = {one.pair for one in self.encode(chunk) if one.truncated}
             flags += [index in cut for index in range(len(chunk))]
         return flags
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +32,13 @@ CLIP_MARGIN_TOKENS = 64
 MOST_WORDS = 2**16
 """About 8 MB of memory. Beyond it all are forgotten, and the usual words are soon back."""
 
+MOST_CHARACTERS = 2**18
+"""Read at once by the memory of words, so that a call of millions of new words doesn't hold all of them."""
+
 LONGEST_WORD = 32
 """Characters. A longer one (a URL, a line of Chinese) hardly comes twice, and would take the place of many."""
+
+SPACE = re.compile("[ \n]")
 
 TokenIds = Callable[[Sequence[str]], list[NDArray[np.int32]]]
 """Gives the token ids of whole texts, without special tokens."""
@@ -126,16 +134,67 @@ class WordMemo:
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """What `encode` gives for these texts."""
+        found: list[NDArray[np.int32]] = []
+        for group in groups(texts):
+            if len(group[0]) <= MOST_CHARACTERS:
+                found += self._read(group)
+            else:
+                found.append(np.concatenate([self._read([part])[0] for part in parts(group[0])]))
+        return found
+
+    def _read(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         known = self._known
         texts_words = [text.replace("\n", " ").split(" ") for text in texts]
         words = set[str]().union(*texts_words)
         new = [word for word in words if word not in known]
         learned = {word: found.tobytes() for word, found in zip(new, self._encode(new), strict=True)}
         ids = learned | {word: known[word] for word in words if word in known}
-        if len(known) + len(learned) > MOST_WORDS:
+        kept = {word: found for word, found in learned.items() if len(word) <= LONGEST_WORD}
+        if len(known) + len(kept) > MOST_WORDS:
             known = self._known = {}
-        known.update((word, found) for word, found in learned.items() if len(word) <= LONGEST_WORD)
+        known.update(islice(kept.items(), MOST_WORDS))
+        if len(known) > MOST_WORDS:  # several threads learned at once
+            self._known = {}
         return [np.frombuffer(b"".join(map(ids.__getitem__, words)), dtype=np.int32) for words in texts_words]
+
+
+def groups(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in groups of at most `MOST_CHARACTERS`; a longer one alone."""
+    group: list[str] = []
+    characters = 0
+    for text in texts:
+        if group and characters + len(text) > MOST_CHARACTERS:
+            yield group
+            group, characters = [], 0
+        group.append(text)
+        characters += len(text)
+    if group:
+        yield group
+
+
+def parts(text: str) -> Iterator[str]:
+    """The text in parts of about `MOST_CHARACTERS`, cut at spaces and line breaks, which are left out."""
+    start = 0
+    while cut := SPACE.search(text, start + MOST_CHARACTERS):
+        yield text[start : cut.start()]
+        start = cut.end()
+    yield text[start:]
+
+
+@contextmanager
+def panics_as(error: Callable[[str], RerankError]) -> Iterator[None]:
+    """Turns what the tokenizers library throws into one of our errors.
+
+    It throws plain Exceptions, and panics: BaseExceptions, which a server's ``except Exception`` misses.
+    """
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as thrown:
+        if isinstance(thrown, Exception) and type(thrown) is not Exception:
+            raise
+        raise error(f"the tokenizers library failed: {type(thrown).__name__}: {thrown}") from thrown
 
 
 @dataclass(frozen=True, slots=True)
