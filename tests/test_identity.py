@@ -299,6 +299,63 @@ def test_new_folders_are_for_this_user_alone(model: Path, cache: Path) -> None:
     assert all(not path.stat().st_mode & 0o022 for path in cache.rglob("record.json"))
 
 
+def test_a_copy_that_cannot_be_opened_leaves_the_model_as_it_is_with_one_warning(
+    model: Path, cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    honest = TextCrossEncoder(model).rerank("what is a bee?", DOCUMENTS)
+    entry = entry_of(cache)
+    (entry / "model.onnx").write_bytes(b"no graph")
+    record = json.loads((entry / "record.json").read_text())
+    record["files"]["model.onnx"] = [identity.stamp(entry / "model.onnx"), hashlib.sha256(b"no graph").hexdigest()]
+    (entry / "record.json").write_text(json.dumps(record))
+
+    assert TextCrossEncoder(model).rerank("what is a bee?", DOCUMENTS) == pytest.approx(honest, abs=1e-5)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "can't be opened, the model runs as it is" in caplog.text
+
+
+def test_a_copy_that_is_cleared_away_under_an_open_encoder_costs_no_answer(model: Path, cache: Path) -> None:
+    encoder = TextCrossEncoder(model)
+    honest = encoder.rerank("what is a bee?", DOCUMENTS)
+    for copy in copies.copies(cache):
+        copies.remove(copy)
+    assert not any(cache.rglob("model.onnx"))
+
+    encoder.load()._session.renew()  # as in a forked child, which opens its graph anew
+
+    assert encoder.rerank("what is a bee?", DOCUMENTS) == pytest.approx(honest, abs=1e-5)
+
+
+def test_a_graph_that_was_replaced_under_an_open_encoder_is_not_mixed_with_the_old_model(model: Path) -> None:
+    encoder = TextCrossEncoder(model, optimize="off")
+    honest = encoder.rerank("what is a bee?", DOCUMENTS)
+    graph = model / "model.onnx"
+    content, status = graph.read_bytes(), graph.stat()
+
+    os.link(graph, graph.with_name("a hard link"))
+    encoder.load()._session.renew()
+    assert encoder.rerank("what is a bee?", DOCUMENTS) == honest
+
+    write_atomically(graph, content)
+    os.utime(graph, ns=(status.st_atime_ns, status.st_mtime_ns + 1))
+    encoder.load()._session.renew()
+    with pytest.raises(InvalidModelError, match="was replaced while an encoder had it open"):
+        encoder.rerank("what is a bee?", DOCUMENTS)
+
+
+def test_scores_are_not_remembered_under_the_name_of_a_model_that_came_after(model: Path, tmp_path: Path) -> None:
+    where = tmp_path / "scores.sqlite"
+    encoder = TextCrossEncoder(model, score_cache=where)
+    config = model / "tokenizer_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"model_max_length": 12}))
+    old = encoder.rerank("what is a bee?", ["Bees live on honey. " * 30])
+
+    new = TextCrossEncoder(model).rerank("what is a bee?", ["Bees live on honey. " * 30])
+
+    assert old != new
+    assert TextCrossEncoder(model, score_cache=where).rerank("what is a bee?", ["Bees live on honey. " * 30]) == new
+
+
 # --- the lid ----------------------------------------------------------------------------------------------------------
 
 

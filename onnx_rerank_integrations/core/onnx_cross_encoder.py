@@ -97,9 +97,11 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             chat_options=kind.chat_options,
             causal=causal,
         )
+        graph = graph_to_run(files, engine, kind)
         self._session = open_session(
-            graph_to_run(files, engine, kind),
+            graph,
             engine,
+            otherwise=files.onnx if graph != files.onnx else None,
             threads=engine.threads or kind.threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )

@@ -77,9 +77,10 @@ class InferenceSession:
         idle_threads: What those threads do between operators: ``"sleep"`` leaves the cores to others, ``"spin"`` is a
             little quicker on a machine that does nothing else.
         output_ranks: As for `Signature`.
+        otherwise: The graph that `path` is a copy of, to open where the copy can't be (any more).
 
     Raises:
-        InvalidModelError: The file is no ONNX graph this onnxruntime can read.
+        InvalidModelError: The file is no ONNX graph this onnxruntime can read, or was replaced since it was opened.
         ProviderError: A provider isn't available, or was refused.
     """
 
@@ -91,8 +92,11 @@ class InferenceSession:
         threads: int | None = None,
         idle_threads: IdleThreads = "sleep",
         output_ranks: Sequence[int] = (2,),
+        otherwise: Path | None = None,
     ) -> None:
         self._path = path
+        self._otherwise = otherwise
+        self._written = {graph: written(graph) for graph in (path, otherwise) if graph is not None and graph.exists()}
         self._providers: list[Provider] = list(providers or ["CPUExecutionProvider"])
         self._threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
@@ -162,8 +166,15 @@ class InferenceSession:
         options.enable_mem_pattern = False  # a plan of memory for each shape: nearly every batch has a shape of its own
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._idle_threads == "spin")))
         try:
+            self._refuse_replaced()
             session = new_session(str(self._path), options, self._providers)
         except Exception as error:
+            if self._otherwise is not None:
+                logger.warning("the copy %s can't be opened, the model runs as it is: %s", self._path, error)
+                self._path, self._otherwise = self._otherwise, None
+                return self._open(threads)
+            if isinstance(error, InvalidModelError):
+                raise
             raise InvalidModelError(
                 f"onnxruntime {ort.__version__} can't open {self._path}: {describe_broken(self._path) or error}\n"
                 "Fetch the model again, or export it anew (onnx-rerank export)."
@@ -172,12 +183,25 @@ class InferenceSession:
         logger.debug("opened %s with %s, %d threads", self._path, session.get_providers(), threads)
         return session
 
+    def _refuse_replaced(self) -> None:
+        """A graph that is opened again, in a forked child say, must be the one whose tokenizer and labels are used."""
+        if written(self._path) != self._written.get(self._path):
+            raise InvalidModelError(
+                f"{self._path} was replaced while an encoder had it open.\nOpen a new encoder, for the new model."
+            )
+
     def renew(self) -> None:
         """Leaves the inherited sessions alone for good: freeing one in a child hangs or crashes."""
         for opened in self._opened.values():
             if opened.made is not None:
                 ctypes.pythonapi.Py_IncRef(ctypes.py_object(opened.made))
                 opened.forget()
+
+
+def written(path: Path) -> tuple[int, int]:
+    """A file's size and time of writing: a link made to it, or a copy of the same file, leaves both."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def new_session(source: str | bytes, options: Any, providers: Sequence[Provider]) -> Any:

@@ -135,19 +135,12 @@ def remove(copy: Copy) -> None:
     """Removes the files of a copy, and its folder if nothing else lies there."""
     if not _is_an_entry(copy.folder):
         return
-    forget(copy.folder / "model.onnx")
-    for pattern in ("model.onnx", "weights-*.bin", "lock", ".*.tmp"):
+    for pattern in (_RECORD, "model.onnx", "weights-*.bin", "lock", ".*.tmp"):
         for file in copy.folder.glob(pattern):
             file.unlink(missing_ok=True)
     _remove_leftovers(copy.folder)
     with contextlib.suppress(OSError):
         copy.folder.rmdir()
-
-
-def forget(copy: Path) -> None:
-    """Has a copy made anew when it is next asked for."""
-    with contextlib.suppress(OSError):
-        copy.with_name(_RECORD).unlink(missing_ok=True)
 
 
 class _UntrustedError(Exception):
