@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
-from onnx_rerank_integrations.core.errors import InvalidModelError
+from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.core.model.advice import how_to_mend
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
 from onnx_rerank_integrations.core.options import Options, Source, changed, documented, takes, values
@@ -129,14 +130,22 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return self._opened(self._open)
 
     def _open(self) -> OnnxCrossEncoder:
-        files = locate(self.model_name, **values(self.options, Source, leave_out={"model_name"}))
-        warn_of_licence(files)
+        try:
+            files = locate(self.model_name, **values(self.options, Source, leave_out={"model_name"}))
+            warn_of_licence(files)
 
-        def failed(what: str) -> InvalidModelError:
-            return InvalidModelError(f"{what}.\nFetch the model's {files.tokenizer.name} again, or make it anew.")
+            def failed(what: str) -> InvalidModelError:
+                return InvalidModelError(f"{what}.\nFetch the model's {files.tokenizer.name} again, or make it anew.")
 
-        with undivided(), panics_as(failed):
-            return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
+            with undivided(), panics_as(failed):
+                return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
+        except RerankError:
+            raise
+        except Exception as error:  # what nobody thought of in files that anybody may have made
+            raise InvalidModelError(
+                f"{self.model_name!r} can't be opened, one of its files holds something unexpected: "
+                f"{type(error).__name__}: {error}\n{how_to_mend(self.model_name)}"
+            ) from error
 
     @property
     def config(self) -> Mapping[str, Any]:
