@@ -6,6 +6,7 @@ one of this package's errors. A crash, a hang, another exception or a word on st
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -265,7 +266,7 @@ def edited(rng: random.Random, path: Path, edit: Callable[[object, object], None
 
 def value_replaced(rng: random.Random, path: Path) -> None:
     def edit(parent, key) -> None:  # type: ignore[no-untyped-def]
-        parent[key] = rng.choice(ODD_VALUES)
+        parent[key] = copy.deepcopy(rng.choice(ODD_VALUES))
 
     edited(rng, path, edit)
 
@@ -289,7 +290,7 @@ def number_changed(rng: random.Random, path: Path) -> None:
         if isinstance(parent[key], int | float):
             parent[key] = rng.choice([-parent[key], parent[key] * 1000, parent[key] + 1, 10**9, 0, str(parent[key])])
         else:
-            parent[key] = rng.choice(ODD_VALUES)
+            parent[key] = copy.deepcopy(rng.choice(ODD_VALUES))
 
     edited(rng, path, edit)
 
