@@ -35,7 +35,7 @@ def run(page: Path) -> int:
         count += 1
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            exec(compile("\n" * line + code, str(page), "exec"), names)
+            exec(compile("\n" * line + code, str(page), "exec", dont_inherit=True), names)
         following = found[place + 1] if place + 1 < len(found) else None
         expected = following[3] if following and following[1] == "text" else ""
         if printed.getvalue() != expected:

@@ -14,15 +14,18 @@ ROOT = Path(__file__).parent.parent
 THIN_PACKAGES = sorted((ROOT / "packages").iterdir())
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(path / "README.md" for path in THIN_PACKAGES)])
 PACKAGES = ("langchain_core", "llama_index.core")
+FURTHER_PACKAGES = {"docs/listing/haystack.md": "haystack"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_python_blocks_run_and_print_what_stands_below_them(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in PACKAGES:
+    further = FURTHER_PACKAGES.get(page.relative_to(ROOT).as_posix())
+    for package in (*PACKAGES, *([further] if further else [])):
         pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HAYSTACK_TELEMETRY_ENABLED", "False")
     for thin in THIN_PACKAGES:
         monkeypatch.syspath_prepend(thin)
     run(page)
