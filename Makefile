@@ -10,10 +10,10 @@ $(shell rm -rf $(VENV))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types bench notebooks clean
+.PHONY: help demo test test-quick lint types docs soak bench notebooks clean
 
 help:  ## Show this list.
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 demo: $(VENV)/demo  ## Rank 2,500 passages of this repository, offline.
 	$(BIN)/onnx-rerank rank --model embedded --top-n 5 "Where is the highest waterfall in the world?" \
@@ -22,17 +22,27 @@ demo: $(VENV)/demo  ## Rank 2,500 passages of this repository, offline.
 test: $(VENV)/test  ## Run the tests.
 	$(BIN)/python -m pytest
 
-lint: $(VENV)/test  ## Check style and format.
+test-quick: $(VENV)/test  ## Run the tests of the core and the doors: under a minute once set up.
+	$(BIN)/python -m pytest -q tests/test_options.py tests/test_cross_encoder.py tests/test_tokenization.py \
+		tests/test_scoring.py tests/test_batching.py tests/test_parity.py tests/test_door.py tests/test_cli_documents.py
+
+lint: $(VENV)/dev  ## Check style and format.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-types: $(VENV)/test  ## Check types.
+types: $(VENV)/dev  ## Check types.
 	$(BIN)/mypy
+
+docs: $(VENV)/docs  ## Build the documentation site into build/site, strictly.
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
+
+soak: $(VENV)/test  ## Run the long forms of the fault, file and text tests: 30 minutes at most.
+	$(BIN)/python -m tests.soak
 
 bench: $(VENV)/bench  ## Measure against the peers (takes long; see benchmarks/README.md).
 	$(BIN)/python -m benchmarks
 
-notebooks: $(VENV)/test  ## Check that the notebooks run.
+notebooks: $(VENV)/notebooks  ## Check that the notebooks run.
 	$(BIN)/python -m pytest tests/test_notebooks.py
 
 clean:  ## Remove what the other targets made.
@@ -50,8 +60,21 @@ $(VENV)/demo: $(VENV)/python
 	@touch $@
 
 $(VENV)/test: $(VENV)/python
-	$(BIN)/python -m pip install --quiet -e '.[all]' --group dev
+	@echo "Installing what the tests need into $(VENV): about 800 MB, a minute or two, once."
+	$(BIN)/python -m pip install --quiet -e '.[batch,chat-template,cli,evaluate,haystack,langchain,llama-index,optimize,plot,server]' --group test
 	@touch $@ $(VENV)/demo
+
+$(VENV)/dev: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/docs: $(VENV)/test
+	$(BIN)/python -m pip install --quiet --group docs
+	@touch $@
+
+$(VENV)/notebooks: $(VENV)/test
+	$(BIN)/python -m pip install --quiet -e '.[notebooks,openvino]'
+	@touch $@
 
 $(VENV)/bench: $(VENV)/python
 	$(BIN)/python -m pip install --quiet -e '.[cli,optimize,openvino]' --group benchmarks
