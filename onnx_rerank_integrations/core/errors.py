@@ -10,6 +10,7 @@
     │   └── UnsupportedModelError (ValueError) a sound model this package can't score with as asked
     ├── ProviderError (RuntimeError)           an execution provider that was asked for and isn't active
     ├── ScoreError (ValueError)                no score: NaN, infinity, the wrong number, or a library that fails
+    │   └── OutOfMemoryError (MemoryError)     a pair that the device has no memory for
     ├── RerankTimeoutError (TimeoutError)      a call that took longer than its `timeout`
     ├── RemoteError (ConnectionError)          a server that can't be reached, or that answers something else
     ├── WorkerError (RuntimeError)             workers of a batch job that died, again and again
@@ -60,6 +61,10 @@ class ProviderError(RerankError, RuntimeError):
 class ScoreError(RerankError, ValueError):
     """The model returned NaN, infinity, or a number of scores that differs from the number of pairs; or the library
     that tokenizes or computes failed on these texts."""
+
+
+class OutOfMemoryError(ScoreError, MemoryError):
+    """A batch doesn't fit into the memory of the device that computes it, not even alone."""
 
 
 class RerankTimeoutError(RerankError, TimeoutError):

@@ -14,19 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
-from onnx_rerank_integrations.core.batching import chunks, deduplicate, plan
+from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.company import COARSE_TOLERANCE, LONG_ROW, SHORT_ROWS, TOLERANCE, try_company
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
-from onnx_rerank_integrations.core.errors import MissingExtraError, ScoreError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import MissingExtraError, OutOfMemoryError, ScoreError, UnsupportedModelError
+from onnx_rerank_integrations.core.graphs.half import half_path
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import Kind, chosen_max_length, read_kind, refuse_embeddings
 from onnx_rerank_integrations.core.model.head import read_answers, read_modular_head
 from onnx_rerank_integrations.core.model.identity import content, own_cache, stamp
-from onnx_rerank_integrations.core.onnx_format import COARSE_TYPES, element_types, last_operator
+from onnx_rerank_integrations.core.onnx_format import COARSE_TYPES, FLOAT16, element_types, last_operator
 from onnx_rerank_integrations.core.options import Engine, Reading, values
 from onnx_rerank_integrations.core.score_cache import model_key
 from onnx_rerank_integrations.core.scoring import (
@@ -53,6 +54,9 @@ logger = logging.getLogger(__name__)
 
 
 SIDES: Sequence[Side] = ("right", "left")
+DEVICE_CHUNK = 512
+"""Pairs that are tokenized while a device runs the ones before."""
+
 TRIES = 8
 """Draws of a row for a score that is a number."""
 
@@ -101,7 +105,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self._session = open_session(
             graph,
             engine,
-            otherwise=files.onnx if graph != files.onnx else None,
+            otherwise=files.onnx if graph != files.onnx and engine.precision != "fp16" else None,
             threads=engine.threads or kind.threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
@@ -123,7 +127,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             prompt=self._prompt,
         )
         self._padding_side = self._tokenizer.padding_side
-        self._one_by_one = False
+        self._one_by_one = self._told_of_memory = False
         rows, outputs = self._try_out()
         self._read: Callable[[NDArray[Any]], Floats]
         if causal:
@@ -198,18 +202,20 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     ) -> Floats:
         with progress_bar(len(pairs), shown=show_progress) as advance, stoppable() as stop:
             score_chunk = partial(self._chunk_logits, batch_size=batch_size, parallel=parallel, stop=stop)
-            return np.concatenate([score_chunk(chunk, advance) for chunk in chunks(pairs)])
+            parts = chunks(pairs, DEVICE_CHUNK if self._session.on_device else CHUNK_PAIRS)
+            encoded_parts = self._lanes.prepared(partial(self.encode, stop=stop), parts)
+            return np.concatenate([score_chunk(part, encoded, advance) for part, encoded in encoded_parts])
 
     def _chunk_logits(
         self,
         pairs: Sequence[Pair],
+        encoded: Sequence[EncodedPair],
         advance: Callable[[int], Any],
         *,
         batch_size: int | None,
         parallel: int | None,
         stop: Stop,
     ) -> Floats:
-        encoded = self.encode(pairs, stop=stop)
         # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
@@ -219,7 +225,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         batches = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
 
         def score(batch: NDArray[np.intp]) -> Floats:
-            return self.score([distinct[i] for i in batch], all_threads=way.all_threads, stop=stop)
+            return self._score_in_parts([distinct[i] for i in batch], all_threads=way.all_threads, stop=stop)
 
         logits = np.empty(len(distinct))
         for batch, found in self._lanes.run(score, batches, way.lanes, stop):
@@ -269,6 +275,25 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False, stop: Stop | None = None) -> Floats:
         """Logits (B,) of one batch; `all_threads` where no other runs beside it, `stop` to end it early."""
         return self._read(self._run(self._collate(batch), all_threads=all_threads, stop=stop))
+
+    def _score_in_parts(self, batch: Sequence[EncodedPair], *, all_threads: bool, stop: Stop) -> Floats:
+        """As `score`, in halves where the device's memory is too small for the whole."""
+        try:
+            return self.score(batch, all_threads=all_threads, stop=stop)
+        except OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise
+            tokens = len(batch) * max(one.length for one in batch)
+            if not self._told_of_memory:
+                self._told_of_memory = True
+                logger.warning(
+                    "%s: a batch of %d tokens doesn't fit: smaller ones from now on", self.files.name, tokens
+                )
+            logger.debug("%s", error)
+            self._session.take_less(tokens)
+            half = len(batch) // 2
+            parts = (batch[:half], batch[half:])
+            return np.concatenate([self._score_in_parts(part, all_threads=all_threads, stop=stop) for part in parts])
 
     def _run(
         self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
@@ -365,14 +390,19 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
 
 def graph_to_run(files: ModelFiles, engine: Engine, kind: Kind) -> Path:
-    """The model's own graph, or the verified copy whose last layer computes only the first token."""
-    if engine.optimize == "off" or kind.lexical:
-        return files.onnx
-    try:
-        return optimized_path(files.onnx, cache_dir=own_cache(files.cache_dir)) or files.onnx
-    except MissingExtraError as error:
-        logger.debug("%s runs as it is: %s", files.name, error)
-        return files.onnx
+    """The model's own graph, or a verified copy that computes only the first token last, or in fp16, or both."""
+    cache = own_cache(files.cache_dir)
+    graph = files.onnx
+    if engine.optimize == "auto" and not kind.lexical:
+        try:
+            graph = optimized_path(files.onnx, cache_dir=cache) or files.onnx
+        except MissingExtraError as error:
+            logger.debug("%s runs as it is: %s", files.name, error)
+    if engine.precision == "fp16":
+        return half_path(graph, cache_dir=cache)
+    if FLOAT16 in element_types(files.onnx):
+        logger.info("%s holds fp16 weights: it is computed in fp16, whatever `precision` says", files.onnx)
+    return graph
 
 
 @contextmanager

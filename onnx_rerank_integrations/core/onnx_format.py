@@ -73,7 +73,10 @@ def external_data(graph: Path) -> dict[str, int]:
     return needed
 
 
-COARSE_TYPES = frozenset((2, 3, 10, 16, 21, 22))
+FLOAT16 = 10
+"""The number of fp16 in ``onnx.TensorProto.DataType``."""
+
+COARSE_TYPES = frozenset((2, 3, FLOAT16, 16, 21, 22))
 """Of weights with few bits: 8-bit and 4-bit integers, 16-bit floats."""
 
 

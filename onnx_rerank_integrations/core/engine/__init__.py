@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from onnx_rerank_integrations.core.engine.onnxruntime import InferenceSession
+from onnx_rerank_integrations.core.engine.onnxruntime import InferenceSession, providers_for
 from onnx_rerank_integrations.core.engine.openvino import OpenVinoSession
 from onnx_rerank_integrations.core.engine.session import Session
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError
@@ -34,6 +34,8 @@ def open_session(
     if engine.backend == "openvino":
         if engine.providers is not None:
             raise InputValueError("providers are onnxruntime's, and don't go with backend=\"openvino\"")
+        if engine.precision not in ("fp32", "bf16"):
+            raise InputValueError(f"precision={engine.precision!r} is onnxruntime's, and doesn't go with \"openvino\"")
         openvino = partial(OpenVinoSession, threads=threads, precision=engine.precision, output_ranks=output_ranks)
         try:
             return openvino(path)
@@ -42,13 +44,11 @@ def open_session(
                 raise
             logger.warning("the copy %s can't be opened, the model runs as it is: %s", path, error)
             return openvino(otherwise)
-    if engine.precision != "fp32":
-        raise InputValueError(
-            f'precision={engine.precision!r} needs backend="openvino"; onnxruntime computes in the graph\'s own types'
-        )
+    if engine.precision == "bf16":
+        raise InputValueError('precision="bf16" needs backend="openvino"')
     return InferenceSession(
         path,
-        providers=engine.providers,
+        providers=providers_for(engine.providers, engine.precision),
         threads=threads,
         idle_threads=engine.idle_threads,
         output_ranks=output_ranks,

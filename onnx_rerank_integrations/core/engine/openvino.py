@@ -66,6 +66,7 @@ class OpenVinoSession:
             raise MissingExtraError('backend="openvino"', "openvino") from error
         check_not_forked()
         self.lanes = 1
+        self.on_device = False
         self._path = path
         self._threads = threads or available_cpus()
         self._precision: Precision = precision
@@ -104,6 +105,9 @@ class OpenVinoSession:
         finally:
             self._idle.append(request)
         return self.signature.logits(output, len(arrays["input_ids"]))
+
+    def take_less(self, tokens: int) -> None:
+        """A CPU's memory is the system's: there is nothing to learn from one batch."""
 
     def token_budget(self, *, all_threads: bool) -> int:
         return TOKENS_PER_THREAD * self._threads

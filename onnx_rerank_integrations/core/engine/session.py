@@ -147,10 +147,12 @@ class Session(Protocol):
     Attributes:
         signature: What the graph is fed and what is read of it.
         lanes: How many batches should run at once, given enough of them.
+        on_device: Whether a device computes, while the CPU can prepare the next texts.
     """
 
     signature: Signature
     lanes: int
+    on_device: bool
 
     def run(
         self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
@@ -159,3 +161,6 @@ class Session(Protocol):
 
     def token_budget(self, *, all_threads: bool) -> int:
         """The padded tokens of a batch that suit such a run."""
+
+    def take_less(self, tokens: int) -> None:
+        """A batch of so many padded tokens didn't fit into the device's memory."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -116,6 +118,22 @@ class Lanes:
         budget = self._token_budget or self._session.token_budget(all_threads=all_threads)
         share = -(-tokens // min(lanes, pairs))
         return Way(lanes, all_threads, min(budget, share) if lanes > 1 else budget)
+
+    def prepared(self, prepare: Callable[[Batch], Result], items: Iterable[Batch]) -> Iterator[tuple[Batch, Result]]:
+        """Each item with what `prepare` makes of it; for a device, one ahead, in a thread beside the runs."""
+        if not self._session.on_device:
+            for item in items:
+                yield item, prepare(item)
+            return
+        ahead: deque[tuple[Batch, Future[Result]]] = deque()
+        for item in items:
+            context = copy_context()  # carries the stop of the call
+            ahead.append((item, self.workers.pool.submit(context.run, prepare, item)))
+            if len(ahead) > 1:
+                ready, future = ahead.popleft()
+                yield ready, future.result()
+        for ready, future in ahead:
+            yield ready, future.result()
 
     def run(
         self, score: Callable[[Batch], Result], batches: Sequence[Batch], lanes: int, stop: Stop

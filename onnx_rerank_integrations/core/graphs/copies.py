@@ -46,6 +46,12 @@ class NoCopyError(Exception):
     """There is nothing to gain from a copy, or none can be made; the message says why. Remembered."""
 
 
+def why_no_copy(cache: Path, kind: str, digest: str) -> str:
+    """What is remembered of a graph that has no copy, or why copies aren't used."""
+    record = read_record(cache / kind / digest / _RECORD) or {}
+    return str(record.get("reason") or f"the copies in {cache} can't be trusted")
+
+
 @dataclass(frozen=True)
 class Copy:
     """One copy on disk, or the knowledge that a graph has none.

@@ -240,9 +240,9 @@ def verify(original: Path, candidate: Path, feeds: Sequence[Feed]) -> None:
         ScoresMovedError: They don't.
         NotApplicable: The original can't be run here.
     """
-    feeds, expected = _runnable(open_session(original), feeds)
+    feeds, expected = runnable(open_session(original), feeds)
     try:
-        found = _run(open_session(candidate), feeds)
+        found = run(open_session(candidate), feeds)
     except Exception as error:
         raise ScoresMovedError(f"it can't be run: {error}") from error
     spread = float(np.ptp(expected, axis=0).min())
@@ -264,16 +264,16 @@ def _rounding_slack(original: Path, feeds: Sequence[Feed]) -> float:
     if not any(tensor.data_type in (tensor.FLOAT16, tensor.BFLOAT16) for tensor in model.graph.initializer):
         return 0.0
     rounded = open_session(model, data_folder=original.parent, extra_outputs=every_tensor(model))
-    return float(np.abs(_run(rounded, feeds) - _run(open_session(original), feeds)).max())
+    return float(np.abs(run(rounded, feeds) - run(open_session(original), feeds)).max())
 
 
-def _runnable(session: Any, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
+def runnable(session: Any, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
     """The feeds that the graph takes (a long row may be longer than its positions), and its scores on them."""
     kept: list[Feed] = []
     scores: list[Array] = []
     for feed in feeds:
         try:
-            scores.append(_run(session, [feed]))
+            scores.append(run(session, [feed]))
             kept.append(feed)
         except Exception as error:  # noqa: BLE001 - onnxruntime raises many classes
             logger.debug("canary: a batch is left out: %s", error)
@@ -282,7 +282,7 @@ def _runnable(session: Any, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
     return kept, np.concatenate(scores)
 
 
-def _run(session: Any, feeds: Sequence[Mapping[str, Array]]) -> Array:
+def run(session: Any, feeds: Sequence[Mapping[str, Array]]) -> Array:
     """(rows, labels) float32"""
     name = session.get_outputs()[0].name
     return np.concatenate([session.run([name], dict(feed))[0].astype(np.float32) for feed in feeds])
