@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -264,6 +265,20 @@ def test_a_pinned_commit_is_never_another_one(local_hub: LocalHub) -> None:
     content = files.locate("org/name", revision=old).onnx.read_bytes()
 
     assert content == graph(tag="old")["model.onnx"]
+
+
+def test_a_pinned_commit_is_no_branch_of_the_cache(local_hub: LocalHub, cache: Path) -> None:
+    old = local_hub.add("org/name", model_files(tag="old"))
+    new = local_hub.add("org/name", model_files(tag="new"))
+
+    files.locate("org/name", revision=old)
+    files.locate("org/name")
+
+    (repository,) = huggingface_hub.scan_cache_dir(cache).repos
+    assert {revision.commit_hash: revision.refs for revision in repository.revisions} == {
+        old: frozenset(),
+        new: frozenset({"main"}),
+    }
 
 
 def test_an_unknown_revision_says_so(local_hub: LocalHub) -> None:
@@ -657,6 +672,22 @@ def test_a_hub_that_stays_busy_is_given_up_with_the_ways_on(local_hub: LocalHub,
         files.locate("org/name")
     assert 'use model="embedded", which needs no download' in last_line(caught)
     assert len(local_hub.requests) == 4
+
+
+def test_a_refused_connection_is_told_at_once(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    connect = socket.socket.connect
+
+    def counted(self: socket.socket, address: tuple[str, int]) -> None:
+        tried.append(address[1])
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", counted)
+    local_hub.stop()
+
+    with pytest.raises(ModelNotFoundError, match="can't be fetched"):
+        files.locate("org/name")
+    assert tried == [local_hub.port]
 
 
 def test_a_hub_that_does_not_answer_is_given_up_after_the_clients_timeout(

@@ -1,0 +1,40 @@
+"""The list of mutants fits the code, and the runner tells a killed one from one that survived."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.mutation.__main__ import report
+from tests.mutation.mutants import MUTANTS, Mutant
+from tests.mutation.tree import ROOT, Tree
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.promise)
+def test_each_mutants_snippet_is_still_where_it_was(mutant: Mutant) -> None:
+    text = (ROOT / mutant.file).read_text(encoding="utf-8")
+
+    compile(mutant.applied(text), mutant.file, "exec")
+    assert all((ROOT / test.partition("::")[0]).is_file() for test in mutant.tests)
+
+
+@pytest.mark.parametrize(
+    ("mutated", "test", "outcome"),
+    [
+        ("return a - b", "test_sums.py", "killed"),
+        ("return b + a", "test_sums.py", "survived"),
+        ("return a - b", "test_sums.py::test_of_another_name", "not run"),
+    ],
+)
+def test_an_outcome_is_what_pytest_says(
+    mutated: str, test: str, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sums.py").write_text("def add(a, b):\n    return a + b\n")
+    (tmp_path / "test_sums.py").write_text("from sums import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n")
+
+    found = report(Tree(tmp_path), Mutant("sums add", "sums.py", "return a + b", mutated, (test,)))
+
+    assert found == outcome
+    assert capsys.readouterr().out.startswith(f"{outcome:9} sums add")
+    assert (tmp_path / "sums.py").read_text() == "def add(a, b):\n    return a + b\n"
