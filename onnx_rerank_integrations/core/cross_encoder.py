@@ -13,9 +13,10 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.cascade import Cascade
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
 from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
@@ -27,9 +28,6 @@ from onnx_rerank_integrations.core.score_cache import ScoreCache, open_store
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.tokens.texts import panics_as
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
-
-if TYPE_CHECKING:
-    from onnx_rerank_integrations.core.cascade import Cascade
 
 __all__ = ["OnnxCrossEncoder", "TextCrossEncoder", "TextCrossEncoderBase"]
 
@@ -121,8 +119,6 @@ class TextCrossEncoder(TextCrossEncoderBase):
         Returns:
             An encoder like any other, for both doors too.
         """
-        from onnx_rerank_integrations.core.cascade import Cascade
-
         return Cascade([TextCrossEncoder(model) if isinstance(model, (str, Path)) else model for model in models], keep)
 
     def load(self) -> OnnxCrossEncoder:

@@ -16,10 +16,8 @@ import sys
 from collections.abc import Sequence
 
 from onnx_rerank_integrations.core.errors import MissingExtraError
+from onnx_rerank_integrations.extras.cli.exit_codes import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
-
-OUR_ERROR, INTERRUPTED, PIPE_CLOSED = 1, 130, 141
-"""Exit codes. A wrong use is 2, as typer has it; the last two are 128 and the signal's number, as shells have it."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

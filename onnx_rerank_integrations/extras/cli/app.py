@@ -13,10 +13,10 @@ import typer
 from typer.core import TyperGroup
 
 from onnx_rerank_integrations.core.errors import RerankError
-from onnx_rerank_integrations.extras.cli import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
 from onnx_rerank_integrations.extras.cli.batch import batch
 from onnx_rerank_integrations.extras.cli.bench import bench
 from onnx_rerank_integrations.extras.cli.evaluate import evaluate
+from onnx_rerank_integrations.extras.cli.exit_codes import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
 from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
 from onnx_rerank_integrations.extras.cli.quantize import quantize

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from onnx_rerank_integrations.extras import bench as measure
 from onnx_rerank_integrations.extras.cli.documents import read_documents
 from onnx_rerank_integrations.extras.cli.options import JsonFlag, Model, ModelOptions, encoder_of, model_options
 from onnx_rerank_integrations.extras.cli.output import write_json_lines, write_table
@@ -36,8 +37,6 @@ def bench(
     onnx-rerank bench --model embedded
     onnx-rerank bench --model Xenova/ms-marco-MiniLM-L-6-v2 --documents passages.txt --threads 1
     """
-    from onnx_rerank_integrations.extras import bench as measure
-
     texts = (
         measure.sample_passages()
         if documents is None

@@ -12,7 +12,9 @@ from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.extras.cli.options import ModelOptions, Models, encoder_of, model_options
 from onnx_rerank_integrations.extras.cli.output import write_table
-from onnx_rerank_integrations.extras.needs_extra import needs_extra
+from onnx_rerank_integrations.extras.evaluate import evaluate as measure
+from onnx_rerank_integrations.extras.evaluate.evaluation import check_extra
+from onnx_rerank_integrations.extras.evaluate.report import make_folder, table
 
 
 @model_options()
@@ -50,12 +52,7 @@ def evaluate(
       onnx-rerank evaluate judged.csv --model embedded
       onnx-rerank evaluate ./scifact -m ./my-model --first-stage dense.trec --top-k 50
     """
-    with needs_extra("evaluate", "onnx-rerank evaluate"):
-        import ir_measures  # noqa: F401
-        import matplotlib  # noqa: F401
-    from onnx_rerank_integrations.extras.evaluate import evaluate as measure
-    from onnx_rerank_integrations.extras.evaluate.report import make_folder, table
-
+    check_extra("onnx-rerank evaluate")
     names = model or [registry.default_model()]
     if len(set(names)) < len(names):
         raise InputValueError(f"a model is named twice: {', '.join(names)}")

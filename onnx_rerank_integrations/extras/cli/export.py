@@ -8,7 +8,8 @@ from typing import Annotated, Literal
 import typer
 
 from onnx_rerank_integrations.core.errors import InputValueError
-from onnx_rerank_integrations.extras.cli import OUR_ERROR
+from onnx_rerank_integrations.extras import check as checks
+from onnx_rerank_integrations.extras.cli.exit_codes import OUR_ERROR
 from onnx_rerank_integrations.extras.cli.options import (
     ModelArgument,
     ModelOptions,
@@ -17,6 +18,7 @@ from onnx_rerank_integrations.extras.cli.options import (
     model_options,
 )
 from onnx_rerank_integrations.extras.cli.output import note, write_table
+from onnx_rerank_integrations.extras.export import export as run_export
 
 Scale = Literal["identity", "sigmoid"]
 """The scale of a reference's scores."""
@@ -38,8 +40,6 @@ def export(
     onnx-rerank export cross-encoder/ms-marco-MiniLM-L6-v2 my-model
     onnx-rerank rank "a query" documents.txt --model ./my-model
     """
-    from onnx_rerank_integrations.extras.export import export as run_export
-
     result = run_export(model, out, overwrite=overwrite, **options)
     write_table(
         ["exported", "size", "pairs compared", "largest difference from PyTorch"],
@@ -75,8 +75,6 @@ def check(
     onnx-rerank check ./my-model --reference scores.jsonl
     onnx-rerank check ./my-copy --reference-of cross-encoder/ms-marco-MiniLM-L6-v2
     """
-    from onnx_rerank_integrations.extras import check as checks
-
     if reference is None:
         references = checks.published_for(reference_of or model)
         if not references:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.cli.options import ModelArgument, ModelOptions, Overwrite, model_options
 from onnx_rerank_integrations.extras.cli.output import write_table
-from onnx_rerank_integrations.extras.quantize import Mode
+from onnx_rerank_integrations.extras.quantize import Mode, Quantization, Sample
+from onnx_rerank_integrations.extras.quantize import quantize as run_quantize
 from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
-
-if TYPE_CHECKING:
-    from onnx_rerank_integrations.extras.quantize import Quantization, Sample
-
 
 QUANTIZABLE = ("label", "max_length", "model_file", "revision", "cache_dir", "local_files_only")
 """Options that `extras.quantize.quantize` takes."""
@@ -47,8 +44,6 @@ def quantize(
     onnx-rerank quantize Xenova/ms-marco-MiniLM-L-6-v2 my-int8 --calibrate questions.jsonl
     onnx-rerank rank "a query" documents.txt --model ./my-int8
     """
-    from onnx_rerank_integrations.extras.quantize import quantize as run_quantize
-
     result = run_quantize(
         model,
         out,
@@ -73,8 +68,6 @@ def read_samples(path: Path) -> list[Sample]:
 
 
 def _sample(record: dict[str, Any], place: str) -> Sample:
-    from onnx_rerank_integrations.extras.quantize import Sample
-
     query, documents, relevances = (record.get(key) for key in ("query", "documents", "relevances"))
     texts = isinstance(documents, list) and all(isinstance(document, str) for document in documents)
     grades = relevances is None or (

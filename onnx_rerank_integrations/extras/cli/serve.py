@@ -15,6 +15,7 @@ from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.options import defaults, deprecated
 from onnx_rerank_integrations.extras.cli.options import MODEL_HELP, NOT_FLAGS, ModelOptions, model_options
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
+from onnx_rerank_integrations.extras.server.settings import API_KEYS_VARIABLE, ServerSettings, read_keys
 
 OPTIONS = tuple(name for name in defaults() if name not in {*NOT_FLAGS, *deprecated(), "score_cache"})
 """All of a model's but the cache: the server scores batch by batch, below it."""
@@ -79,7 +80,6 @@ def serve(
         import prometheus_client  # noqa: F401
         import uvicorn  # noqa: F401
     from onnx_rerank_integrations.extras.server import run
-    from onnx_rerank_integrations.extras.server.settings import API_KEYS_VARIABLE, ServerSettings, read_keys
 
     settings = ServerSettings(
         host=host,

@@ -11,7 +11,7 @@ picture.py        plot.png
 evaluation.py     the recipe: `evaluate`
 """
 
-from onnx_rerank_integrations.extras.evaluate.evaluation import evaluate
-from onnx_rerank_integrations.extras.evaluate.results import Comparison, Evaluation, System
+from onnx_rerank_integrations.extras.evaluate.evaluation import Evaluation, evaluate
+from onnx_rerank_integrations.extras.evaluate.results import Comparison, System
 
 __all__ = ["Comparison", "Evaluation", "System", "evaluate"]

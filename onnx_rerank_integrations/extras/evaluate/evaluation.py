@@ -6,11 +6,14 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
+from onnx_rerank_integrations import __version__
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
@@ -19,12 +22,31 @@ from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.evaluate.collection import Corpus, read_corpus, read_grades, read_queries
 from onnx_rerank_integrations.extras.evaluate.first_stage import FirstStage, bm25, check_run, find_run, read_run
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN, best_possible, measure
-from onnx_rerank_integrations.extras.evaluate.results import Comparison, Evaluation, System
+from onnx_rerank_integrations.extras.evaluate.report import save
+from onnx_rerank_integrations.extras.evaluate.results import Comparison, Findings, System
 from onnx_rerank_integrations.extras.evaluate.significance import holm, paired_difference
 from onnx_rerank_integrations.extras.evaluate.table import read_table
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 
 Model = str | Path | TextCrossEncoderBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Findings):
+    """What `evaluate` gives: its findings, which can be drawn and saved."""
+
+    def figure(self) -> Any:
+        """Quality against latency, and the change of each query, as a matplotlib Figure."""
+        from onnx_rerank_integrations.extras.evaluate.picture import plot_evaluation
+
+        return plot_evaluation(self)
+
+    def save(self, output: str | Path) -> list[Path]:
+        """Writes report.md, results.json, per_query.tsv and plot.png, and gives their paths."""
+        written = save(self, Path(output))
+        plot = Path(output) / "plot.png"
+        self.figure().savefig(plot)
+        return [*written, plot]
 
 
 def evaluate(
@@ -96,6 +118,13 @@ def evaluate(
         settings={"split": split, "seed": seed, "machine": machine(), "versions": _versions()},
         notes=_notes(all_queries, grades, stage, corpus),
     )
+
+
+def check_extra(purpose: str) -> None:
+    """Raises MissingExtraError where the extra [evaluate] isn't installed: before hours of reranking, not after."""
+    with needs_extra("evaluate", purpose):
+        import ir_measures  # noqa: F401
+        import matplotlib  # noqa: F401
 
 
 def machine() -> str:
@@ -204,7 +233,9 @@ def _notes(
 
 
 def _versions() -> dict[str, str]:
-    names = ("onnx-rerank-integrations", "onnxruntime", "tokenizers", "ir-measures")
-    from onnx_rerank_integrations import __version__
-
-    return {names[0]: __version__} | {name: version(name) for name in names[1:]} | {"python": platform.python_version()}
+    names = ("onnxruntime", "tokenizers", "ir-measures")
+    return (
+        {"onnx-rerank-integrations": __version__}
+        | {name: version(name) for name in names}
+        | {"python": platform.python_version()}
+    )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN
-from onnx_rerank_integrations.extras.evaluate.results import Evaluation
+from onnx_rerank_integrations.extras.evaluate.results import Findings
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 from onnx_rerank_integrations.extras.plot import GREY, MARKERS, SERIES, Picture, shortened
 
@@ -15,7 +15,7 @@ with needs_extra("plot", "A picture"):
     from matplotlib.ticker import LogLocator, NullLocator
 
 
-def plot_evaluation(evaluation: Evaluation) -> Any:
+def plot_evaluation(evaluation: Findings) -> Any:
     """Two panels: each model's nDCG@10 at its median latency, and its change of every query, sorted."""
     figure = Picture(figsize=(11, 4.6), layout="constrained", dpi=120)
     quality, changes = figure.subplots(1, 2)
@@ -33,7 +33,7 @@ def plot_evaluation(evaluation: Evaluation) -> Any:
     return figure
 
 
-def _quality_against_latency(axes: Any, evaluation: Evaluation) -> None:
+def _quality_against_latency(axes: Any, evaluation: Findings) -> None:
     first = evaluation.first_stage.mean()
     axes.axhline(first, color=GREY, linestyle="--", label=f"{evaluation.first_stage.name}: {first:.3f}")
     for place, model in enumerate(evaluation.models):
@@ -61,7 +61,7 @@ def _quality_against_latency(axes: Any, evaluation: Evaluation) -> None:
     axes.set_title("Quality against latency", fontsize=10)
 
 
-def _changes(axes: Any, evaluation: Evaluation) -> None:
+def _changes(axes: Any, evaluation: Findings) -> None:
     before = evaluation.first_stage.measures[MAIN]
     axes.axhline(0, color=GREY, linestyle="--")
     for place, model in enumerate(evaluation.models):

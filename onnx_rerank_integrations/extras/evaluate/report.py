@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN
-from onnx_rerank_integrations.extras.evaluate.results import Evaluation, System, p_text
+from onnx_rerank_integrations.extras.evaluate.results import Findings, System, p_text
 from onnx_rerank_integrations.extras.evaluate.significance import SAMPLES
 from onnx_rerank_integrations.extras.markdown import markdown_table, one_line
 
@@ -17,8 +17,8 @@ MOST_CHANGED = 5
 """Queries shown in the report for each direction."""
 
 
-def save(evaluation: Evaluation, output: Path) -> list[Path]:
-    """Writes the four files into a folder, over those of an earlier evaluation; gives their paths."""
+def save(evaluation: Findings, output: Path) -> list[Path]:
+    """Writes the three files into a folder, over those of an earlier evaluation; gives their paths."""
     make_folder(output)
     files = {
         "report.md": report(evaluation),
@@ -27,8 +27,7 @@ def save(evaluation: Evaluation, output: Path) -> list[Path]:
     }
     for name, content in files.items():
         (output / name).write_text(content, encoding="utf-8", newline="\n", errors="backslashreplace")
-    evaluation.figure().savefig(output / "plot.png")
-    return [output / name for name in (*files, "plot.png")]
+    return [output / name for name in files]
 
 
 def make_folder(output: Path) -> None:
@@ -39,7 +38,7 @@ def make_folder(output: Path) -> None:
         raise InputValueError(f"{output} can't be made a folder: {error.strerror}") from error
 
 
-def table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
+def table(evaluation: Findings) -> tuple[list[str], list[list[str]]]:
     """Headers, and a row of cells for each system: the first stage, the models, the best possible order."""
     measures = list(evaluation.first_stage.measures)
     headers = ["system", *measures, "change", "p", "docs/s", "p50 ms", "p99 ms"]
@@ -47,7 +46,7 @@ def table(evaluation: Evaluation) -> tuple[list[str], list[list[str]]]:
     return headers, [_row(evaluation, system, measures) for system in systems]
 
 
-def report(evaluation: Evaluation) -> str:
+def report(evaluation: Findings) -> str:
     """The evaluation in Markdown, the answer first."""
     headers, rows = table(evaluation)
     sections = [
@@ -65,7 +64,7 @@ def report(evaluation: Evaluation) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def results(evaluation: Evaluation) -> dict[str, Any]:
+def results(evaluation: Findings) -> dict[str, Any]:
     """The evaluation as JSON; per-query values are in per_query.tsv."""
     return {
         "answer": evaluation.answer,
@@ -82,7 +81,7 @@ def results(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def per_query(evaluation: Evaluation) -> str:
+def per_query(evaluation: Findings) -> str:
     """A line for each query and system, tab-separated, below a header."""
     first = evaluation.first_stage
     lines = [["query-id", "system", *first.measures, "change", "milliseconds", "query"]]
@@ -96,7 +95,7 @@ def per_query(evaluation: Evaluation) -> str:
     return "".join("\t".join(line) + "\n" for line in lines)
 
 
-def _row(evaluation: Evaluation, system: System, measures: Sequence[str]) -> list[str]:
+def _row(evaluation: Findings, system: System, measures: Sequence[str]) -> list[str]:
     change = p_value = ""
     if system in evaluation.models:
         comparison = evaluation.comparison(system.name, evaluation.first_stage.name)
@@ -113,7 +112,7 @@ def _row(evaluation: Evaluation, system: System, measures: Sequence[str]) -> lis
     ]
 
 
-def _model_comparisons(evaluation: Evaluation) -> list[str]:
+def _model_comparisons(evaluation: Findings) -> list[str]:
     between = [one for one in evaluation.comparisons if one.baseline != evaluation.first_stage.name]
     if not between:
         return []
@@ -125,7 +124,7 @@ def _model_comparisons(evaluation: Evaluation) -> list[str]:
     return ["## The models against each other", markdown_table(headers, rows, numbers=headers[2:4]).rstrip()]
 
 
-def _changed_queries(evaluation: Evaluation) -> list[str]:
+def _changed_queries(evaluation: Findings) -> list[str]:
     before, best = evaluation.first_stage.measures[MAIN], evaluation.best
     after = best.measures[MAIN]
     order = sorted(evaluation.queries, key=lambda query_id: before[query_id] - after[query_id])
@@ -142,7 +141,7 @@ def _changed_queries(evaluation: Evaluation) -> list[str]:
     return [f"## The queries that {best.name} changed most (nDCG@10)", text, "All of them are in per_query.tsv."]
 
 
-def _how(evaluation: Evaluation) -> str:
+def _how(evaluation: Findings) -> str:
     settings = evaluation.settings
     versions = ", ".join(f"{name} {version}" for name, version in settings.get("versions", {}).items())
     lines = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,7 +80,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluation:
+class Findings:
     """Models measured on one collection, each reordering the same candidates.
 
     Attributes:
@@ -162,18 +161,6 @@ class Evaluation:
 
     def _latency(self, system: System) -> str:
         return f"{system.latency(50):,.3g} ms per query (median; 99 % within {system.latency(99):,.3g} ms)"
-
-    def figure(self) -> Any:
-        """Quality against latency, and the change of each query, as a matplotlib Figure."""
-        from onnx_rerank_integrations.extras.evaluate.picture import plot_evaluation
-
-        return plot_evaluation(self)
-
-    def save(self, output: str | Path) -> list[Path]:
-        """Writes report.md, results.json, per_query.tsv and plot.png, and gives their paths."""
-        from onnx_rerank_integrations.extras.evaluate.report import save
-
-        return save(self, Path(output))
 
 
 def p_text(p_value: float) -> str:

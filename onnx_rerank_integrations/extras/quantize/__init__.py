@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
+from onnx_rerank_integrations.core.graphs.optimized import embed_external_data, external_files, load_graph
 from onnx_rerank_integrations.core.types import Pair
 from onnx_rerank_integrations.extras.export import folder_when_done
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
@@ -137,8 +138,6 @@ def quantize(
     with needs_extra("optimize", "Quantizing a model"):
         import onnx
 
-        from onnx_rerank_integrations.core.graphs.optimized import external_files
-
     original = TextCrossEncoder(
         model,
         label=label,
@@ -187,8 +186,6 @@ def quantized_graph(path: Path, calibration: Iterator[Feed], *, mode: Mode) -> o
         UnsupportedModelError: It can't be quantized.
         MissingExtraError: onnx isn't installed.
     """
-    from onnx_rerank_integrations.core.graphs.optimized import embed_external_data, load_graph
-
     graph = load_graph(path)
     from onnx_rerank_integrations.core.graphs import first_token
     from onnx_rerank_integrations.core.graphs.trials import NotApplicable
