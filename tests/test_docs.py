@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from onnx_rerank_integrations import TextCrossEncoder
+from onnx_rerank_integrations.core.model import registry
 from tests import generate_docs
 from tests.readme_blocks import blocks, run
 
@@ -44,6 +47,24 @@ def test_generated_parts_are_fresh(path: Path) -> None:
         found, expected = (" ".join(sorted(set(re.findall(r"--[a-z][a-z-]+", text)))) for text in (found, expected))
 
     assert found == expected, "run: python -m tests.generate_docs"
+
+
+def test_what_does_not_move_from_fastembed_by_an_import_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each row of the page's table: the first call fails here, the second works."""
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+    text = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| `(.+)` \| `(.+)` \|$", text.partition("**These don't**")[2].partition("`cuda=True`")[0], re.M
+    )
+    names: dict[str, object] = {"TextCrossEncoder": TextCrossEncoder, "MODEL": "lexical", "query": "bees"}
+    names |= {"encoder": TextCrossEncoder("lexical"), "documents": ["bees", "soup"], "pairs": [("bees", "soup")] * 2}
+    names["ModelSource"] = lambda hf: SimpleNamespace(hf=hf, url=None)  # what FastEmbed's holds
+
+    assert len(rows) == 8
+    for theirs, ours in rows:
+        with pytest.raises(TypeError):
+            eval(theirs, dict(names))
+        eval(ours, dict(names))
 
 
 def test_the_readme_names_its_two_commands_each_alone_in_a_block() -> None:
