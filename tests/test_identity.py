@@ -435,3 +435,27 @@ def test_writing_replaces_a_link_and_leaves_what_it_leads_to(tmp_path: Path) -> 
     assert (tmp_path / "precious.txt").read_text() == "mine"
     assert read_json(tmp_path / "record.json") == {}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["precious.txt", "record.json"]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_lists_and_clears_copies(tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("typer", reason="needs the extra [cli]")
+    from onnx_rerank_integrations.extras.cli.app import app
+
+    copy = made_copy(tmp_path / "mine.onnx", 0)
+    assert copy is not None
+
+    app(["cache", "--json"], standalone_mode=False)
+    row = json.loads(capsys.readouterr().out)
+    assert (row["model"], row["kind"], row["folder"]) == ("mine.onnx", "first-token", str(copy.parent))
+
+    app(["cache", "--clear"], standalone_mode=False)
+    printed = capsys.readouterr()
+    assert "mine.onnx" in printed.out
+    assert "1 copies" in printed.err
+    assert not copy.parent.exists()
+
+    app(["cache"], standalone_mode=False)
+    assert capsys.readouterr().out == ""

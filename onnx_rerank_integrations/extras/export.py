@@ -26,12 +26,16 @@ from onnx_rerank_integrations.core.errors import (
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.model.config import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
+from onnx_rerank_integrations.core.storage import read_record, write_atomically
 from onnx_rerank_integrations.core.types import Pair
 
 if TYPE_CHECKING:
     import torch
 
 OPSET = 17
+MARK = "onnx-rerank.json"
+"""Lies in each folder that is written here, and lists its files: only such a folder may be replaced."""
+
 LARGEST_SINGLE_FILE = 1_900_000_000
 """Bytes. A protobuf file holds less than 2 GiB; larger models keep their weights in ``model.onnx_data``."""
 
@@ -77,7 +81,7 @@ def export(
         out: The folder to make.
         revision: The hub's branch, tag or commit.
         sample: Pairs to compare the logits on.
-        overwrite: Replace `out` if it is there.
+        overwrite: Replace `out` if it is a model that this package made, and nothing else.
 
     Raises:
         MissingExtraError: torch or transformers isn't installed.
@@ -86,10 +90,10 @@ def export(
         UnsupportedModelError: It is no sequence classifier, has no fast tokenizer, can't be exported, or the result
             differs from the original by more than `TOLERANCE`.
     """
-    if out.exists() and not overwrite:
-        raise InputValueError(f"{out} is there already: name another folder, or allow it to be replaced (--overwrite)")
+    source = Path(model) if Path(model).is_dir() else None
+    check_out(out, source, overwrite=overwrite)
     original, tokenizer = _load(model, revision)
-    with folder_when_done(out) as folder:
+    with folder_when_done(out, source) as folder:
         original.config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         _complete_configs(folder, original, tokenizer)
@@ -152,14 +156,49 @@ def _check_is_classifier(model: str, config: Any) -> None:
         )
 
 
+def check_out(out: Path, source: Path | None, *, overwrite: bool) -> None:
+    """Refuses a folder that isn't to be replaced, or that holds anything that this package didn't make.
+
+    Args:
+        out: Where a model is to be written.
+        source: The folder that it is made from; None where that is no folder of the user's.
+        overwrite: Whether a model of ours may be replaced.
+
+    Raises:
+        InputValueError: Each of these, saying what is there.
+    """
+    if not out.exists() and not out.is_symlink():
+        return
+    if not overwrite:
+        raise InputValueError(f"{out} is there already: name another folder, or allow it to be replaced (--overwrite)")
+    place = out.resolve()
+    if source is not None and (source.resolve().is_relative_to(place) or place.is_relative_to(source.resolve())):
+        raise InputValueError(f"{out} is where the model itself lies, and isn't replaced.\nName another folder.")
+    if out.is_dir() and not out.is_symlink() and not any(out.iterdir()):
+        return
+    made = read_record(out / MARK).get("files")
+    if out.is_symlink() or not out.is_dir() or not isinstance(made, list):
+        raise InputValueError(
+            f"{out} wasn't made by this package (it has no {MARK}), and isn't replaced.\n"
+            "Name another folder, or remove this one yourself."
+        )
+    if others := sorted(_files(out) - {MARK, *map(str, made)}):
+        raise InputValueError(
+            f"{out} holds what this package didn't make, and isn't replaced: {', '.join(others[:5])}.\nName another "
+            "folder, or remove this one yourself."
+        )
+
+
 @contextmanager
-def folder_when_done(out: Path) -> Iterator[Path]:
-    """A folder that takes its name only if the block ends well."""
+def folder_when_done(out: Path, source: Path | None = None) -> Iterator[Path]:
+    """A folder that takes its name only if the block ends well, and the place of an older one of ours (`check_out`)."""
     out.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         (work / "onnx").mkdir()
         yield work
+        write_atomically(work / MARK, json.dumps({"files": sorted(_files(work))}, indent=1))
+        check_out(out, source, overwrite=True)
         if out.exists():
             shutil.rmtree(out)
         work.chmod(0o755)
@@ -167,6 +206,11 @@ def folder_when_done(out: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
+
+
+def _files(folder: Path) -> set[str]:
+    """All that lies in a folder but plain folders, by its path there."""
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()}
 
 
 def _complete_configs(folder: Path, original: Any, tokenizer: Any) -> None:

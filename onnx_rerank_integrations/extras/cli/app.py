@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from onnx_rerank_integrations.core.errors import RerankError
 from onnx_rerank_integrations.extras.cli.batch import batch
 from onnx_rerank_integrations.extras.cli.bench import bench
+from onnx_rerank_integrations.extras.cli.cache import cache
 from onnx_rerank_integrations.extras.cli.evaluate import evaluate
 from onnx_rerank_integrations.extras.cli.exit_codes import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
 from onnx_rerank_integrations.extras.cli.export import check, export
@@ -28,6 +29,7 @@ COMMANDS: tuple[Callable[..., None], ...] = (
     rank,
     models,
     download,
+    cache,
     serve,
     evaluate,
     batch,

@@ -23,7 +23,7 @@ from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, UnsupportedModelError
 from onnx_rerank_integrations.core.graphs.optimized import embed_external_data, external_files, load_graph
 from onnx_rerank_integrations.core.types import Pair
-from onnx_rerank_integrations.extras.export import folder_when_done
+from onnx_rerank_integrations.extras.export import check_out, folder_when_done
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 from onnx_rerank_integrations.extras.quantize.agreement import LOWEST_CORRELATION, Agreement, compare
 
@@ -118,7 +118,7 @@ def quantize(
         revision: As `TextCrossEncoder` takes it.
         cache_dir: As `TextCrossEncoder` takes it.
         local_files_only: As `TextCrossEncoder` takes it.
-        overwrite: Replace `out` if it is there.
+        overwrite: Replace `out` if it is a model that this package made, and nothing else.
 
     Raises:
         InputValueError: No samples, or `out` is there and isn't to be replaced.
@@ -133,8 +133,7 @@ def quantize(
     samples = [sample for sample in samples if sample.documents]
     if not samples:
         raise InputValueError("quantize needs samples: queries with documents like those the model is for")
-    if out.exists() and not overwrite:
-        raise InputValueError(f"{out} is there already: name another folder, or allow it to be replaced (--overwrite)")
+    check_out(out, Path(model) if Path(model).is_dir() else None, overwrite=overwrite)
     with needs_extra("optimize", "Quantizing a model"):
         import onnx
 
@@ -151,7 +150,7 @@ def quantize(
     files = original.load().files
     calibration, held_out = samples[0::2], samples[1::2] or samples
     quantized = quantized_graph(files.onnx, batches(original, spread_pairs(calibration)), mode=mode)
-    with folder_when_done(out) as folder:
+    with folder_when_done(out, files.folder) as folder:
         copy_without_weights(files.folder, folder)
         shutil.copyfile(files.tokenizer, folder / "tokenizer.json")
         graph = folder / "onnx" / FILE_NAME
