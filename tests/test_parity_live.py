@@ -1,14 +1,17 @@
-"""PyTorch still gives the logits the parity fixtures were committed with.
+"""PyTorch still gives the logits the parity fixtures were committed with, and transformers the ids of their variants.
 
 Needs torch, transformers and sentence-transformers.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from tests.parity.fixtures import names, scores
+from tests.tokenizer_variants import VARIANTS, committed, make, transformers_ids
 
 TOLERANCE = 1e-4
 REASON = "recomputing the parity scores needs torch and more: pip install --group parity onnx"
@@ -37,3 +40,8 @@ def test_the_model_built_anew_gives_the_committed_logits_for_another_instruction
     logits = score(name, pairs, instruction["text"])
 
     np.testing.assert_allclose(logits, instruction["logits"], rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_transformers_still_reads_the_committed_ids(name: str, tmp_path: Path) -> None:
+    assert transformers_ids(make(name, tmp_path)) == committed()[name]

@@ -302,8 +302,6 @@ def _add_tokens(tokenizer: Any, config: Json) -> None:
 
     A named token that isn't in the vocabulary is left out: the model can't have an embedding of it.
     """
-    from tokenizers import AddedToken
-
     listed = config.get("added_tokens_decoder")
     if isinstance(listed, Mapping):
         known = {repr(token) for token in tokenizer.get_added_tokens_decoder().values()}
@@ -319,10 +317,11 @@ def _add_tokens(tokenizer: Any, config: Json) -> None:
         text = token_text(value)
         if text and tokenizer.token_to_id(text) is not None:
             known_token = by_content.get(text)
-            if isinstance(value, Mapping):
-                special.append(_added_token({**value, "special": True}))
-            elif known_token is None or not known_token.special:
-                special.append(known_token or AddedToken(text, special=True, normalized=False))
+            if known_token is None:
+                fields = value if isinstance(value, Mapping) else {"content": text, "normalized": False}
+                special.append(_added_token({**fields, "special": True}))
+            elif not known_token.special:
+                special.append(known_token)
     if special:
         tokenizer.add_special_tokens(special)
 
