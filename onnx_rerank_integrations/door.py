@@ -230,7 +230,8 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
 
         Not by `__getstate__`: LlamaIndex's leaves out what can't be pickled, and a lost `text` changes the scores.
         """
-        return partial(type(self), **self._options), ()
+        make = partial(type(self), **self._options)
+        return registry.make_with, (registry.custom_row(self.model_name), make)
 
 
 class Limits(BaseModel):
@@ -303,6 +304,11 @@ class RerankOptions(Limits, EncoderOptions):
     def _warn_of_missing_fields(self, fields: list[str], metadatas: Sequence[Mapping[str, Any]]) -> None:
         """One warning for each field of `text` that no document has: a misspelt one would make a ranking of nothing."""
         present = {str(name) for metadata in metadatas for name in metadata} | {"content"}
+        if not present & set(fields):
+            raise InputValueError(
+                f"text={fields!r} names no field that any of the {len(metadatas)} documents has: all would be scored "
+                f"as empty texts. Fields that are there: {', '.join(sorted(present))}"
+            )
         missing = [name for name in fields if name not in present and name not in self._missed_fields]
         if missing:
             self._missed_fields.update(missing)

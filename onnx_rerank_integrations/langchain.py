@@ -7,13 +7,16 @@ from inspect import Parameter, signature
 from types import EllipsisType
 from typing import Any, NotRequired
 
+from onnx_rerank_integrations.core.base import counted_truncations
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
 from onnx_rerank_integrations.core.types import RankedDocument
 
 try:
     from langchain_core.callbacks import (
+        AsyncCallbackManagerForChainRun,
         AsyncCallbackManagerForRetrieverRun,
+        CallbackManagerForChainRun,
         CallbackManagerForRetrieverRun,
         Callbacks,
     )
@@ -153,18 +156,27 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         # All of it is checked already, and a step is made for every call.
         return RerankStep.model_construct(reranker=self, top_n=self.top_n, score_threshold=self.score_threshold)
 
-    def _compress(self, inputs: RerankInput) -> list[Document]:
+    def _compress(
+        self,
+        inputs: RerankInput,
+        run_manager: CallbackManagerForChainRun | AsyncCallbackManagerForChainRun | None = None,
+    ) -> list[Document]:
         documents = inputs["documents"]
         for index, document in enumerate(documents):
             if not isinstance(document, Document):
                 raise InputTypeError(
                     f"document {index} must be a Document, not {type(document).__name__}; rerank() takes other kinds"
                 )
-        ranked = self._ranking(documents, inputs["query"], inputs["top_n"], inputs["score_threshold"])
+        with counted_truncations() as counts:
+            ranked = self._ranking(documents, inputs["query"], inputs["top_n"], inputs["score_threshold"])
+        if run_manager is not None:
+            run_manager.metadata["truncated"] = counts.truncated  # the dict that tracers hold
         return [self._scored(documents[one.index], one.score) for one in ranked]
 
-    async def _acompress(self, inputs: RerankInput) -> list[Document]:
-        return await self._in_thread(self._compress, inputs)
+    async def _acompress(
+        self, inputs: RerankInput, run_manager: AsyncCallbackManagerForChainRun | None = None
+    ) -> list[Document]:
+        return await self._in_thread(self._compress, inputs, run_manager)
 
     def _ranking(
         self,
@@ -242,7 +254,8 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
 
     Takes ``{"query": str, "documents": [Document, ...]}`` and gives at most `top_n` copies, best first. ``"top_n"`` and
     ``"score_threshold"`` in the input come before ``config["configurable"]``, and that before the step's own. Each call
-    is one run named "rerank", with the model, the number of documents and the limits in its metadata.
+    is one run named "rerank", with the model, the number of documents, of those that were cut, and the limits in its
+    metadata.
 
     Example:
         >>> from langchain_core.documents import Document

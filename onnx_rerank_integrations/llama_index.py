@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from onnx_rerank_integrations.core.base import counted_truncations
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
 
 try:
@@ -112,9 +113,11 @@ class OnnxRerank(RerankOptions, BaseNodePostprocessor):
         }
         with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
             dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=self.model_name))
-            yield reranked
-            dispatcher.event(ReRankEndEvent(nodes=reranked))
-            event.on_end(payload={EventPayload.NODES: reranked})
+            with counted_truncations() as counts:
+                yield reranked
+            truncated = {"truncated": counts.truncated}
+            dispatcher.event(ReRankEndEvent(nodes=reranked, tags=truncated))
+            event.on_end(payload={EventPayload.NODES: reranked, **truncated})
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> OnnxRerank:
         """Shares the callback manager: nobody reads what a copied handler hears, and many can't be copied."""

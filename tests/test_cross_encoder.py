@@ -10,9 +10,11 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -33,6 +35,7 @@ from onnx_rerank_integrations import (
     TextCrossEncoderBase,
     UnsupportedModelError,
 )
+from onnx_rerank_integrations.core.base import counted_truncations
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.scoring import Floats
 from tests.toy import VALUES, make_toy, toy_score, toy_tokenizer
@@ -60,7 +63,9 @@ def test_scores_are_plain_floats_and_any_iterable_will_do(toy: TextCrossEncoder)
     scores = toy.rerank("q", (document for document in DOCUMENTS))
 
     assert [type(score) for score in scores] == [float] * len(DOCUMENTS)
-    assert scores == toy.rerank("q", tuple(DOCUMENTS)) == toy.rerank("q", dict.fromkeys(DOCUMENTS[:4])) + scores[4:]
+    assert (
+        scores == toy.rerank("q", tuple(DOCUMENTS)) == toy.rerank("q", dict.fromkeys(DOCUMENTS[:4]).keys()) + scores[4:]
+    )
 
 
 def test_rank_gives_the_best_first_and_ties_keep_input_order(toy: TextCrossEncoder) -> None:
@@ -647,3 +652,79 @@ def test_supported_models_are_dicts_a_fastembed_user_knows() -> None:
     assert json.dumps(models["Xenova/ms-marco-MiniLM-L-6-v2"]["sources"]) == '{"hf": "Xenova/ms-marco-MiniLM-L-6-v2"}'
     for model in models.values():
         assert {"model", "sources", "model_file", "description", "license", "size_in_GB"} <= model.keys()
+
+
+class Frame:
+    """What a data frame looks like: it iterates its columns' names."""
+
+    columns = ("id", "text")
+
+    def keys(self) -> tuple[str, ...]:
+        return self.columns
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize("documents", [{"doc-1": "a", "doc-2": "b"}, MappingProxyType({"doc-1": "a"}), Frame()])
+def test_a_mapping_of_documents_is_refused_by_name(documents: Any, toy_folder: Path) -> None:
+    encoder = TextCrossEncoder(toy_folder)
+    for call in (encoder.rank, encoder.rerank):
+        with pytest.raises(InputTypeError, match=r"whose keys would be ranked: give its texts: list\(documents.values"):
+            call("q", documents)
+    with pytest.raises(InputTypeError, match=r"pairs must not be .*list\(pairs.items\(\)\)"):
+        encoder.rerank_pairs(documents)
+    assert encoder.rerank("q", dict(documents).values() if isinstance(documents, Mapping) else ["a"])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"providers": "CPUExecutionProvider"}, "providers must be a list of names"),
+        ({"providers": {"CPUExecutionProvider": {}}}, "providers must be a list of names"),
+        ({"providers": [3]}, "a provider must be a name"),
+        ({"label": True}, "label must be"),
+        ({"label": 1.0}, "label must be"),
+        ({"instruction": ["x"]}, "instruction must be a str"),
+        ({"prompt": 3}, "prompt must be a str"),
+        ({"warn_truncated": "no"}, "warn_truncated must be True or False"),
+    ],
+)
+def test_an_option_of_another_type_is_refused_by_name(options: dict[str, Any], message: str, toy_folder: Path) -> None:
+    with pytest.raises(InputTypeError, match=message):
+        TextCrossEncoder(toy_folder, **options)
+
+
+def test_a_cascade_of_one_text_is_refused() -> None:
+    with pytest.raises(InputTypeError, match="models must be a list"):
+        TextCrossEncoder.cascade("lexical", keep=[1])
+    with pytest.raises(InputTypeError, match="keep must be a list"):
+        TextCrossEncoder.cascade(["lexical"], keep=5)  # type: ignore[arg-type]
+
+
+def test_documents_that_are_cut_are_told_once_with_how_many_and_what_to_do(
+    toy_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = TextCrossEncoder(toy_folder, max_length=8)
+    documents = ["a", "b " * 20, "c " * 30]
+
+    for _ in range(2):
+        encoder.rerank("q", documents)
+
+    [told] = caplog.messages
+    assert "2 of 3 documents" in told
+    assert "max_length of 8 tokens" in told
+    assert 'long_documents="max"' in told
+    for quiet in ({"warn_truncated": False}, {"long_documents": "max"}, {"long_documents": "first"}):
+        TextCrossEncoder(toy_folder, max_length=8, **quiet).rerank("q", documents)
+    assert len(caplog.messages) == 1
+
+
+def test_documents_that_are_cut_are_counted_where_somebody_asks(toy_folder: Path) -> None:
+    encoder = TextCrossEncoder(toy_folder, max_length=8, warn_truncated=False)
+    with counted_truncations() as outer:
+        encoder.rerank("q", ["b " * 20, "c"])
+        with counted_truncations() as inner:
+            encoder.rerank("q", ["b " * 20, "c " * 20, "d"])
+
+    assert (outer.truncated, inner.truncated) == (1, 2)

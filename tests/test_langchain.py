@@ -746,6 +746,21 @@ async def test_a_failure_ends_the_run_with_its_error(how: str, rerank: OnnxReran
     assert run.end_time is not None
 
 
+@pytest.mark.parametrize("how", ["sync", "async"])
+async def test_the_run_tells_how_many_documents_were_cut(how: str, folder: Path) -> None:
+    collector = RunCollectorCallbackHandler()
+    rerank = OnnxRerank(model=folder, max_length=8, warn_truncated=False)
+
+    for texts in (("a " * 20, "b", "c " * 30), ("a", "b")):
+        call = {"query": "q", "documents": documents_of(*texts)}
+        if how == "sync":
+            rerank.as_runnable().invoke(call, {"callbacks": [collector]})
+        else:
+            await rerank.as_runnable().ainvoke(call, {"callbacks": [collector]})
+
+    assert [run.metadata["truncated"] for run in rerank_runs(collector.traced_runs)] == [2, 0]
+
+
 def test_a_call_with_nothing_to_rank_is_a_run_too(rerank: OnnxRerank) -> None:
     collector = RunCollectorCallbackHandler()
 

@@ -121,6 +121,20 @@ def call(rerank: OnnxRerank, mode: str, nodes: list[NodeWithScore], query: Query
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
+def test_the_end_tells_how_many_nodes_were_cut(
+    mode: str, toy_folder: Path, callbacks: Callbacks, heard: list[Any]
+) -> None:
+    rerank = OnnxRerank(
+        model=toy_folder, max_length=8, warn_truncated=False, callback_manager=CallbackManager([callbacks])
+    )
+
+    call(rerank, mode, retrieved("a " * 20, "b", "c " * 30), QueryBundle("q"))
+
+    assert heard[-1].tags["truncated"] == 2
+    assert callbacks.calls[-1][2]["truncated"] == 2
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
 def test_a_call_is_one_start_and_one_end_event_in_one_span(
     mode: str, rerank: OnnxRerank, heard: list[Any], spans: Spans
 ) -> None:
@@ -174,7 +188,7 @@ def test_a_call_is_one_pair_of_callbacks(mode: str, rerank: OnnxRerank, callback
         EventPayload.QUERY_STR: "q",
         EventPayload.TOP_K: 2,
     }
-    assert end[1] == {EventPayload.NODES: reranked}
+    assert end[1] == {EventPayload.NODES: reranked, "truncated": 0}
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
+from onnx_rerank_integrations import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.door import RerankOptions
 
 # Facts of FastEmbed 0.9.1, rerank/cross_encoder/onnx_text_cross_encoder.py:
 # name, source, file, license, size_in_GB, additional files.
@@ -202,9 +206,9 @@ class _SlowDict(dict[str, object]):
 
 @pytest.mark.usefixtures("registry_of_its_own")
 def test_of_many_threads_that_add_one_name_exactly_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    def add(_: int) -> bool:
+    def add(number: int) -> bool:
         try:
-            registry.add_custom_model("contested", "me/mine")
+            registry.add_custom_model("contested", f"me/mine-{number}")
         except InputValueError:
             return False
         return True
@@ -224,3 +228,51 @@ def test_similar_names_find_a_slip_a_missing_organisation_and_nothing_for_nonsen
     assert registry.similar_names("bge-reranker-v2-m3")[0] == "BAAI/bge-reranker-v2-m3"
     assert registry.similar_names("embeded") == ["embedded"]
     assert registry.similar_names("zzzz") == []
+
+
+class ModelSource:
+    """As FastEmbed has it."""
+
+    hf = "org/model"
+    url = None
+
+
+def test_the_same_model_may_be_added_again_and_another_under_its_name_may_not() -> None:
+    for sources in ("org/model", {"hf": "org/model"}, ModelSource()):
+        registry.add_custom_model("house-model", sources)
+
+    with pytest.raises(InputValueError, match=r"is taken by the supported model 'house-model'"):
+        registry.add_custom_model("House-Model", "org/other")
+    with pytest.raises(InputValueError, match="taken"):
+        registry.add_custom_model("house-model", "org/model", model_file="other.onnx")
+
+
+@pytest.mark.parametrize("sources", [{"hf": 3}, {}, type("Source", (), {"hf": None})(), ""])
+def test_a_source_without_a_hub_id_is_refused(sources: Any) -> None:
+    with pytest.raises(InputValueError, match="must be a hub id"):
+        registry.add_custom_model("house-model-2", sources)
+
+
+def test_one_path_is_no_list_of_additional_files() -> None:
+    with pytest.raises(InputTypeError, match="additional_files must be a list"):
+        registry.add_custom_model("house-model-3", "org/model", additional_files="onnx/model.onnx_data")
+
+
+def test_what_a_custom_name_meant_travels_with_a_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.add_custom_model("org/travels", "org/model")
+    encoder = pickle.dumps(TextCrossEncoder("org/travels", lazy_load=True))
+    door = pickle.dumps(RerankOptions(model="org/travels", lazy_load=True))
+    elsewhere = {name: row for name, row in registry._models.items() if name != "org/travels"}
+
+    for pickled in (encoder, door):
+        monkeypatch.setattr(registry, "_models", dict(elsewhere))
+        pickle.loads(pickled)
+        row = registry.find("org/travels")
+        assert row is not None
+        assert row.sources == {"hf": "org/model"}
+        pickle.loads(pickled)
+
+    monkeypatch.setattr(registry, "_models", dict(elsewhere))
+    registry.add_custom_model("org/travels", "org/other")
+    with pytest.raises(InputValueError, match="means 'org/model' where it was pickled, and 'org/other'"):
+        pickle.loads(encoder)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +25,32 @@ from onnx_rerank_integrations.core.engine.stops import deadline, finish_by
 from onnx_rerank_integrations.core.errors import ScoreError, UnsupportedModelError
 from onnx_rerank_integrations.core.scoring import Activation, Floats, activation_function, best_first, check_finite
 from onnx_rerank_integrations.core.types import Pair, RankedDocument
+
+
+@dataclass(slots=True)
+class Truncations:
+    """How many documents were cut because they are longer than the model reads.
+
+    Attributes:
+        truncated: Equal documents count once, and those whose score was remembered not at all.
+    """
+
+    truncated: int = 0
+
+
+truncations: ContextVar[Truncations | None] = ContextVar("truncations", default=None)
+"""Where encoders count the documents that they cut, if somebody asks: in this thread, and in copies of its context."""
+
+
+@contextmanager
+def counted_truncations() -> Iterator[Truncations]:
+    """Counts the documents that are cut inside of the block."""
+    counts = Truncations()
+    token = truncations.set(counts)
+    try:
+        yield counts
+    finally:
+        truncations.reset(token)
 
 
 class TextCrossEncoderBase(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +19,7 @@ def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
         raise InputTypeError(
             f"documents must be an iterable of str, not one {type(documents).__name__}: put a single text in a list"
         )
+    _refuse_mapping("documents", documents, "its texts: list(documents.values())")
     pairs = [(query, document) for document in documents]
     for index, (_, document) in enumerate(pairs):
         if not isinstance(document, str):
@@ -30,6 +31,7 @@ def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
     """N pairs as tuples of two str."""
     if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
         raise InputTypeError(f"pairs must be an iterable of (query, document), not {type(pairs).__name__}")
+    _refuse_mapping("pairs", pairs, "its pairs: list(pairs.items())")
     checked: list[Pair] = []
     for index, pair in enumerate(pairs):
         if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
@@ -39,6 +41,48 @@ def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
                 raise InputTypeError(f"the {part} of pair {index} must be a str, not {type(text).__name__}")
         checked.append((pair[0], pair[1]))
     return checked
+
+
+def _refuse_mapping(name: str, value: object, instead: str) -> None:
+    """Refuses what gives keys, or names of columns, where texts are meant: dicts, and data frames."""
+    if isinstance(value, Mapping) or (hasattr(value, "columns") and hasattr(value, "keys")):
+        raise InputTypeError(f"{name} must not be a {type(value).__name__}, whose keys would be ranked: give {instead}")
+
+
+def check_list(name: str, value: object, of: str) -> None:
+    """Raises InputTypeError for a single text, a mapping, or what isn't a list at all."""
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise InputTypeError(f"{name} must be a list of {of}, not {type(value).__name__}: {value!r}")
+
+
+def check_providers_option(providers: object) -> None:
+    if providers is None:
+        return
+    check_list("providers", providers, "names, or of (name, options)")
+    for provider in providers:  # type: ignore[attr-defined]  # a list
+        named = isinstance(provider, (tuple, list)) and len(provider) == 2 and isinstance(provider[0], str)
+        if not isinstance(provider, str) and not (named and isinstance(provider[1], Mapping)):
+            raise InputTypeError(f"a provider must be a name or (name, options), not {provider!r}")
+
+
+def check_label(label: object) -> None:
+    if label is not None and (isinstance(label, bool) or not isinstance(label, (int, str))):
+        raise InputTypeError(f"label must be a label's name or its place, not {label!r}")
+
+
+def check_instruction(instruction: object) -> None:
+    if instruction is not None and not isinstance(instruction, str):
+        raise InputTypeError(f"instruction must be a str or None, not {type(instruction).__name__}")
+
+
+def check_flag(name: str) -> Callable[[object], None]:
+    """A check for an option that is True or False."""
+
+    def check(value: object) -> None:
+        if not isinstance(value, bool):
+            raise InputTypeError(f"{name} must be True or False, not {value!r}")
+
+    return check
 
 
 def check_top_n(top_n: int | None, name: str = "top_n") -> None:

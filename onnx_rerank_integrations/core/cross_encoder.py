@@ -17,6 +17,7 @@ from typing import Any
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cascade import Cascade
+from onnx_rerank_integrations.core.checks import check_list
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
 from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
@@ -81,7 +82,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
     def add_custom_model(
         cls,
         model: str,
-        sources: str | Mapping[str, str],
+        sources: str | Mapping[str, str] | registry.HubSource,
         model_file: str = "onnx/model.onnx",
         description: str = "",
         license: str = "",
@@ -92,7 +93,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
 
         Args:
             model: The name, unique in any case of letters.
-            sources: The hub id that holds its files, alone or as ``{"hf": id}``.
+            sources: The hub id that holds its files, alone, as ``{"hf": id}``, or as FastEmbed's ``ModelSource``.
             model_file: The ONNX file's path there.
             description: One sentence.
             license: SPDX identifier.
@@ -100,7 +101,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
             additional_files: Further files the graph needs.
 
         Raises:
-            InputValueError: The name is taken.
+            InputValueError: The name is taken by another model; the same one may be added again.
         """
         registry.add_custom_model(model, sources, model_file, description, license, size_in_gb, additional_files)
 
@@ -119,6 +120,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         Returns:
             An encoder like any other, for both doors too.
         """
+        check_list("models", models, "names, folders or encoders")
+        check_list("keep", keep, "numbers")
         return Cascade([TextCrossEncoder(model) if isinstance(model, (str, Path)) else model for model in models], keep)
 
     def load(self) -> OnnxCrossEncoder:
@@ -172,7 +175,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return self.load().truncated(pairs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return partial(type(self), **{**changed(self.options), "model_name": self.model_name}), ()
+        make = partial(type(self), **{**changed(self.options), "model_name": self.model_name})
+        return registry.make_with, (registry.custom_row(self.model_name), make)
 
     def __eq__(self, other: object) -> bool:
         """Made with equal options; whether the model is open yet doesn't count, nor whether it waits to be."""

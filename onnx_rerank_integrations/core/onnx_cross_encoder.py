@@ -13,7 +13,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase, truncations
 from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.company import COARSE_TOLERANCE, LONG_ROW, SHORT_ROWS, TOLERANCE, try_company
@@ -128,6 +128,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         )
         self._padding_side = self._tokenizer.padding_side
         self._one_by_one = self._told_of_memory = False
+        self._warns_truncated = reading.warn_truncated and reading.long_documents != "first"
         rows, outputs = self._try_out()
         self._read: Callable[[NDArray[Any]], Floats]
         if causal:
@@ -252,7 +253,26 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             )
 
         with (stop or Stop()).calling(), panics_as(failed):
-            return self._tokenizer.encode(pairs, document_tokens=document_tokens)
+            encoded = self._tokenizer.encode(pairs, document_tokens=document_tokens)
+        if document_tokens is None and (cut := {one.pair for one in encoded if one.truncated}):
+            self._tell_truncated(len(cut), len(pairs))
+        return encoded
+
+    def _tell_truncated(self, cut: int, pairs: int) -> None:
+        """Counts documents that were cut, and warns of the first ones, unless the user chose to have them cut."""
+        if (counts := truncations.get()) is not None:
+            counts.truncated += cut
+        if self._warns_truncated:
+            self._warns_truncated = False
+            logger.warning(
+                "%s: %d of %d documents, with their query, are longer than the max_length of %d tokens and were cut. "
+                'Score all of a document with long_documents="max", or read more with a larger max_length. This is '
+                "said once; warn_truncated=False leaves it unsaid",
+                self.files.name,
+                cut,
+                pairs,
+                self.max_length,
+            )
 
     def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
         """How so many encodings, of so many tokens together, are best run; `parallel` as callers give it."""

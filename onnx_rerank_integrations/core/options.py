@@ -19,9 +19,13 @@ from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, get_args, get_
 
 from onnx_rerank_integrations.core.checks import (
     check_choice,
+    check_flag,
+    check_instruction,
+    check_label,
     check_max_length,
     check_model_name,
     check_prompt,
+    check_providers_option,
     check_threads,
 )
 from onnx_rerank_integrations.core.scoring import Activation
@@ -138,6 +142,7 @@ class Reading:
         None,
         "For rerankers that are language models (Qwen3-Reranker, mxbai-rerank-v2), what they are told to look for; "
         "None for what the model's family is told by default.",
+        check=check_instruction,
         example="Find the paragraph of a contract that answers the question",
     )
     prompt: str | None = option(
@@ -151,11 +156,13 @@ class Reading:
     label: int | str | None = option(
         None,
         "For models of several labels, the one to rank by, as its name or its place; None where their names tell.",
+        check=check_label,
         example="entailment",
     )
     warn_truncated: bool = option(
         True,
         "Log a warning when documents don't fit and are cut, once per encoder, with how many and what to do.",
+        check=check_flag("warn_truncated"),
         example=False,
     )
 
@@ -175,6 +182,7 @@ class Engine:
         None,
         "onnxruntime's execution providers in order of preference; None for the CPU. One that isn't there or doesn't "
         "start is an error.",
+        check=check_providers_option,
         example=["CUDAExecutionProvider"],
     )
     idle_threads: IdleThreads = option(

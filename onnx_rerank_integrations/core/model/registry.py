@@ -11,13 +11,23 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from onnx_rerank_integrations.core.engine.forks import Lock
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.types import ModelDescription
+
+Made = TypeVar("Made")
+
+
+class HubSource(Protocol):
+    """FastEmbed's ``ModelSource``, of which the hub id is taken."""
+
+    @property
+    def hf(self) -> str | None: ...
+
 
 DEFAULT_MODEL = "Xenova/ms-marco-MiniLM-L-6-v2"
 EMBEDDED = "embedded"
@@ -53,7 +63,7 @@ def find(model_name: str) -> ModelDescription | None:
 
 def add_custom_model(
     model: str,
-    sources: str | Mapping[str, str],
+    sources: str | Mapping[str, str] | HubSource,
     model_file: str = "onnx/model.onnx",
     description: str = "",
     license: str = "",
@@ -64,7 +74,7 @@ def add_custom_model(
 
     Args:
         model: The name to ask for it by.
-        sources: A hub id, or ``{"hf": "org/name"}``.
+        sources: A hub id, ``{"hf": "org/name"}``, or FastEmbed's ``ModelSource(hf="org/name")``.
         model_file: The ONNX file's path inside the source.
         description: One sentence.
         license: SPDX identifier, empty where unknown.
@@ -73,12 +83,14 @@ def add_custom_model(
 
     Raises:
         InputTypeError: `model` or `sources` is of another type.
-        InputValueError: The name is empty or taken (in any case), or `sources` names no hub id.
+        InputValueError: The name is empty, or taken (in any case) by another model, or `sources` names no hub id.
     """
     if not isinstance(model, str):
         raise InputTypeError(f"model must be a str, got {type(model).__name__}")
     if not model.strip():
         raise InputValueError("model must not be empty: give the name to ask for it by")
+    if isinstance(additional_files, str):
+        raise InputTypeError(f"additional_files must be a list of paths, not the str {additional_files!r}")
     row = ModelDescription(
         model=model,
         sources={"hf": _hub_id(model, sources)},
@@ -89,12 +101,37 @@ def add_custom_model(
         additional_files=tuple(additional_files or ()),
     )
     with _lock:
-        if taken := _models.get(model.lower()):
+        if (taken := _models.get(model.lower())) == row:
+            return
+        if taken:
             raise InputValueError(
                 f"The name {model!r} is taken by the supported model {taken.model!r}. "
                 "Names are compared without case: add yours under another name."
             )
         _models[model.lower()] = row
+
+
+def custom_row(model_name: str) -> ModelDescription | None:
+    """The row of a model that was added in this process, None for any other name."""
+    row = find(model_name)
+    return None if row is None or row in _OWN_MODELS else row
+
+
+def make_with(row: ModelDescription | None, make: Callable[[], Made]) -> Made:
+    """What `make` gives, once the row of a custom model is in this process's registry: unpickles what uses its name.
+
+    Raises:
+        InputValueError: The name stands for another model here.
+    """
+    if row is not None:
+        with _lock:
+            taken = _models.setdefault(row.model.lower(), row)
+        if taken != row:
+            raise InputValueError(
+                f"{row.model!r} means {row.sources.get('hf')!r} where it was pickled, and {taken.sources.get('hf')!r} "
+                "in this process. Add one of them under another name."
+            )
+    return make()
 
 
 def similar_names(name: str, limit: int = 3) -> list[str]:
@@ -120,11 +157,11 @@ def _tail(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def _hub_id(model: str, sources: str | Mapping[str, str]) -> str:
-    if not isinstance(sources, str | Mapping):
+def _hub_id(model: str, sources: str | Mapping[str, str] | HubSource) -> str:
+    if not isinstance(sources, str | Mapping) and not hasattr(sources, "hf"):
         raise InputTypeError(f'sources must be a hub id or {{"hf": "org/name"}}, got {type(sources).__name__}')
-    hub_id = sources if isinstance(sources, str) else sources.get("hf")
-    if not hub_id:
+    hub_id = sources if isinstance(sources, str) else sources.get("hf") if isinstance(sources, Mapping) else sources.hf
+    if not isinstance(hub_id, str) or not hub_id:
         raise InputValueError(f'sources of {model!r} must be a hub id or {{"hf": "org/name"}}, got {sources!r}')
     return hub_id
 
@@ -417,7 +454,5 @@ _MORE_MODELS = (
 )
 
 _lock = Lock()
-_models: dict[str, ModelDescription] = {
-    description.model.lower(): description
-    for description in (*_FASTEMBED_MODELS, _EMBEDDED_MODEL, _LEXICAL_MODEL, *_MORE_MODELS)
-}
+_OWN_MODELS = (*_FASTEMBED_MODELS, _EMBEDDED_MODEL, _LEXICAL_MODEL, *_MORE_MODELS)
+_models: dict[str, ModelDescription] = {description.model.lower(): description for description in _OWN_MODELS}
