@@ -77,6 +77,7 @@ def test_texts_are_answered_as_tei_does(path: str, server: RerankServer) -> None
     ("asked", "expected"),
     [
         ({"top_n": 1}, [{"index": 1}]),
+        ({"top_n": 1.0}, [{"index": 1}]),
         ({"top_n": 9}, [{"index": 1}, {"index": 0}, {"index": 2}]),
         ({"return_documents": True, "top_n": 1}, [{"index": 1, "document": {"text": "z"}}]),
         ({"return_documents": "true", "top_n": 1}, [{"index": 1, "document": {"text": "z"}}]),

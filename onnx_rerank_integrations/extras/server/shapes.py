@@ -6,12 +6,20 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, StrictBool, StrictInt, StrictStr, Tag
 
 from onnx_rerank_integrations.core.scoring import Floats, best_first, identity, sigmoid
 
 Flag = StrictBool | Literal["true", "false"]
 """Some clients send the word."""
+
+
+def as_whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+WholeNumber = Annotated[StrictInt, Field(ge=1), BeforeValidator(as_whole)]
+"""From 1. JSON knows no difference between 3 and 3.0."""
 
 
 def is_set(flag: Flag | None) -> bool:
@@ -43,10 +51,10 @@ class DocumentsRequest(Shape):
     model: StrictStr | None = Field(default=None, description="One of /v1/models; the first of them if left out.")
     query: StrictStr
     documents: list[StrictStr | TextDocument] = Field(min_length=1)
-    top_n: StrictInt | None = Field(default=None, ge=1, description="Most results; all if left out.")
+    top_n: WholeNumber | None = Field(default=None, description="Most results; all if left out.")
     return_documents: Flag | None = Field(default=False, description="Whether each result holds its text.")
-    max_tokens_per_doc: StrictInt | None = Field(
-        default=None, ge=1, description="Tokens of a document that are read; as many as the model reads if left out."
+    max_tokens_per_doc: WholeNumber | None = Field(
+        default=None, description="Tokens of a document that are read; as many as the model reads if left out."
     )
     raw_scores: Flag | None = Field(default=False, description="Logits, not 0..1.")
     truncate: Flag | None = Field(default=True, description="False: an error where a document is too long.")
