@@ -261,11 +261,11 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "LlamaIndex's end event comes before its callback",
         "onnx_rerank_integrations/llama_index.py",
-        """            dispatcher.event(ReRankEndEvent(nodes=reranked))
-            event.on_end(payload={EventPayload.NODES: reranked})
+        """            dispatcher.event(ReRankEndEvent(nodes=reranked, tags=truncated))
+            event.on_end(payload={EventPayload.NODES: reranked, **truncated})
 """,
-        """            event.on_end(payload={EventPayload.NODES: reranked})
-            dispatcher.event(ReRankEndEvent(nodes=reranked))
+        """            event.on_end(payload={EventPayload.NODES: reranked, **truncated})
+            dispatcher.event(ReRankEndEvent(nodes=reranked, tags=truncated))
 """,
         ("tests/test_llama_index_events.py",),
     ),

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from onnx_rerank_integrations.core.graphs import copies
+from onnx_rerank_integrations.core.model.identity import own_cache
 from onnx_rerank_integrations.extras.cli.options import JsonFlag
 from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 
@@ -23,9 +25,6 @@ def cache(
 
     They are made again when they are needed. Models from the hub aren't touched: `hf cache` lists and clears those.
     """
-    from onnx_rerank_integrations.core.graphs import copies
-    from onnx_rerank_integrations.core.model.identity import own_cache
-
     place = own_cache(cache_dir)
     found = copies.copies(place)
     rows = [
