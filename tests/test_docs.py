@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 THIN_PACKAGES = sorted((ROOT / "packages").iterdir())
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(path / "README.md" for path in THIN_PACKAGES)])
 PACKAGES = ("langchain_core", "llama_index.core")
-FURTHER_PACKAGES = {"docs/listing/haystack.md": "haystack"}
+FURTHER_PACKAGES = {"docs/listing/haystack.md": "haystack", "docs/scale.md": "pyarrow"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

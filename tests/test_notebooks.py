@@ -14,6 +14,8 @@ NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
 PATHS = sorted(NOTEBOOKS.glob("*.ipynb"))
 PACKAGES = ("nbclient", "ipykernel", "matplotlib", "qdrant_client", "langchain_qdrant", "langchain_classic", "bm25s")
 PACKAGES += ("llama_index.vector_stores.qdrant", "ir_measures")
+RAY = 'pip install "onnx-rerank-integrations[ray]"'
+"""Too large for every environment that runs the tests; the CI script has one with it."""
 MACHINE_PATH = re.compile(r"/(home|root|tmp|work|opt|usr|var|mnt|Users)/|[A-Za-z]:\\|site-packages")
 NOBODY_LISTENS = "http://127.0.0.1:9"
 
@@ -41,6 +43,8 @@ def test_it_runs_from_top_to_bottom_without_a_network(
 ) -> None:
     for package in PACKAGES:
         pytest.importorskip(package, reason=f'{package} is missing: pip install "onnx-rerank-integrations[notebooks]"')
+    if path.stem.startswith("06"):
+        pytest.importorskip("ray", reason=f"Ray is missing: {RAY}")
     import nbformat
     from nbclient import NotebookClient
 

@@ -5,9 +5,11 @@ It ranks offline and drags nothing in; with an extra, what the extra is for work
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx_rerank_integrations
 from onnx_rerank_integrations import MissingExtraError, TextCrossEncoder
@@ -77,6 +79,17 @@ def cli() -> None:
     assert DOCUMENTS[0] not in done.stdout, done
 
 
+def batch() -> None:
+    cli()
+    rows = [{"query": QUERY, "text": text} for text in DOCUMENTS]
+    Path("candidates.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    command = ["onnx-rerank", "batch", "candidates.jsonl", "scored.parquet", "--model", "lexical", "--overwrite"]
+    subprocess.run(command, capture_output=True, check=True)
+    import pyarrow.parquet as pq
+
+    assert pq.read_table("scored.parquet").column("rank").to_pylist() == [2, 1]
+
+
 def evaluate() -> None:
     cli()
     subprocess.run(["onnx-rerank", "evaluate", "--help"], capture_output=True, check=True)
@@ -112,6 +125,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "llama-index": llama_index,
     "haystack": haystack,
     "cli": cli,
+    "batch": batch,
     "evaluate": evaluate,
     "plot": plot,
     "optimize": optimize,
