@@ -125,7 +125,19 @@ _EncoderFields: type[BaseModel] = create_model(  # type: ignore[call-overload]  
 )
 
 
-class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made of core.options, where each is written
+class Described(BaseModel):
+    """Options whose descriptions stand in the class's docstring, too."""
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
+        """Puts the fields' descriptions where ``help()`` shows them."""
+        super().__pydantic_init_subclass__(**kwargs)
+        if text := cls.__dict__.get("__doc__"):
+            fields = {name: field.description for name, field in cls.model_fields.items() if not field.exclude}
+            cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{listed({n: d for n, d in fields.items() if d})}\n    "
+
+
+class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, misc]  # made of core.options, where each is written
     """Which encoder, and how it is opened: the options of a `TextCrossEncoder` as fields.
 
     A subclass adds what its framework calls; this class never imports one.
@@ -134,14 +146,6 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
     model_config: ClassVar[ConfigDict] = ConfigDict(
         extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
     )
-
-    @classmethod
-    def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Puts the fields' descriptions into the class's docstring, where ``help()`` shows them."""
-        super().__pydantic_init_subclass__(**kwargs)
-        if text := cls.__dict__.get("__doc__"):
-            fields = {name: field.description for name, field in cls.model_fields.items() if not field.exclude}
-            cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{listed({n: d for n, d in fields.items() if d})}\n    "
 
     _encoder: TextCrossEncoder | RemoteCrossEncoder | None = PrivateAttr(default=None)
     _asked: dict[str, Any] | None = PrivateAttr(default=None)
@@ -234,7 +238,7 @@ class EncoderOptions(_EncoderFields):  # type: ignore[valid-type, misc]  # made 
         return registry.make_with, (registry.custom_row(self.model_name), make)
 
 
-class Limits(BaseModel):
+class Limits(Described):
     """How much of a ranking is returned."""
 
     top_n: StrictInt | None = Field(default=3, ge=1, description="Most documents returned; None for all.", examples=[5])

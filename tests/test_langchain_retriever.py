@@ -41,7 +41,7 @@ from langchain_core.tools import create_retriever_tool
 from langchain_core.tracers.run_collector import RunCollectorCallbackHandler
 from langchain_core.vectorstores import InMemoryVectorStore, VectorStoreRetriever
 from langchain_tests.integration_tests import RetrieversIntegrationTests
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ScoreError, TextCrossEncoder
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
@@ -511,3 +511,12 @@ def test_the_docstrings_examples_are_true(documented: type) -> None:
 
     assert result.attempted >= 3
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("documented", [OnnxRerankRetriever, RerankStep, OnnxRerank])
+def test_every_field_of_ours_is_described_where_help_shows_it(documented: type[BaseModel]) -> None:
+    frameworks = {"name", "tags", "metadata"}
+    described = {name: field.description for name, field in documented.model_fields.items() if name not in frameworks}
+
+    assert all(described.values())
+    assert all(f"        {name}: " in (documented.__doc__ or "") for name in described)
