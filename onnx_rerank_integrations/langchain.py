@@ -290,7 +290,7 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
         return True
 
     def to_json(self) -> SerializedConstructor | SerializedNotImplemented:
-        """For ``dumps``: the reranker, and the limits, also where they are the default, which the reranker's aren't."""
+        """For ``dumps``: the reranker, and the limits, also where they are None and the reranker's aren't."""
         serialized = super().to_json()
         if serialized["type"] == "constructor":
             serialized["kwargs"] |= self.model_dump(include=set(LIMITS))

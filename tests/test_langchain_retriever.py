@@ -412,10 +412,11 @@ def test_a_step_has_a_name_and_schemas(rerank: OnnxRerank) -> None:
 
 
 async def test_a_step_survives_dumps_and_loads(rerank: OnnxRerank) -> None:
-    few = rerank.model_copy(update={"top_n": 1})
+    few = rerank.model_copy(update={"top_n": 1, "score_threshold": 1e9})
+    lenient = RerankStep(reranker=few, top_n=3, score_threshold=None)
     allowed: Any = {"allowed_objects": [OnnxRerank, RerankStep], "valid_namespaces": ["onnx_rerank_integrations"]}
 
-    for step in (rerank.as_runnable(), RerankStep(reranker=few, top_n=3), RerankStep(reranker=few, top_n=None)):
+    for step in (rerank.as_runnable(), lenient, RerankStep(reranker=few, top_n=None)):
         again = loads(dumps(step), **allowed)
         assert again == step
         assert again.invoke(step_call()) == step.invoke(step_call())

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Literal
 
 ROOT = Path(__file__).parents[2]
-COPIED = ("onnx_rerank_integrations", "tests", "benchmarks", "pyproject.toml", "README.md", "CHANGELOG.md", "docs")
+COPIED = (
+    "onnx_rerank_integrations",
+    "tests",
+    "benchmarks",
+    "pyproject.toml",
+    "README.md",
+    "CHANGELOG.md",
+    "docs",
+    "packages",
+)
 NOT_COPIED = shutil.ignore_patterns("__pycache__", ".*", "results", "*.partial")
 
 GREEN, RED = 0, 1
