@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -19,9 +19,15 @@ from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.company import COARSE_TOLERANCE, LONG_ROW, SHORT_ROWS, TOLERANCE, try_company
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
-from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
+from onnx_rerank_integrations.core.engine.stops import Stop, deadline, finish_by, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
-from onnx_rerank_integrations.core.errors import MissingExtraError, OutOfMemoryError, ScoreError, UnsupportedModelError
+from onnx_rerank_integrations.core.errors import (
+    MissingExtraError,
+    OutOfMemoryError,
+    RerankTimeoutError,
+    ScoreError,
+    UnsupportedModelError,
+)
 from onnx_rerank_integrations.core.graphs.half import half_path
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import Kind, chosen_max_length, read_kind, refuse_embeddings
@@ -59,6 +65,11 @@ DEVICE_CHUNK = 512
 
 TRIES = 8
 """Draws of a row for a score that is a number."""
+
+TRIAL_SECONDS = 120.0
+"""For the few short texts that a model is tried with when it is opened; its weights may have to be read meanwhile."""
+
+Trial = TypeVar("Trial")
 
 
 class OnnxCrossEncoder(TextCrossEncoderBase):
@@ -129,7 +140,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         self._padding_side = self._tokenizer.padding_side
         self._one_by_one = self._told_of_memory = False
         self._warns_truncated = reading.warn_truncated and reading.long_documents != "first"
-        rows, outputs = self._try_out()
+        rows, outputs = self._in_time(self._try_out)
         self._read: Callable[[NDArray[Any]], Floats]
         if causal:
             words = chosen_answers(reading.prompt, kind.prompt, answers)
@@ -152,7 +163,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 self._read = partial(relevance_of_probabilities, units=units, label=label)
         if engine.batching == "auto" and self._session.signature.batch_limit != 1:
             alone = np.concatenate([self._read(output) for output in outputs])
-            self._keep_company(alone, rows, ("left",) if causal else SIDES)
+            self._in_time(partial(self._keep_company, alone, rows, ("left",) if causal else SIDES))
 
     @property
     def identity(self) -> bytes:
@@ -350,6 +361,16 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             cut = {one.pair for one in self.encode(chunk) if one.truncated}
             flags += [index in cut for index in range(len(chunk))]
         return flags
+
+    def _in_time(self, trial: Callable[[], Trial]) -> Trial:
+        """What a trial run gives; a graph may loop for ever, which nothing else would end."""
+        try:
+            return finish_by(deadline(TRIAL_SECONDS), trial)
+        except RerankTimeoutError as error:
+            raise UnsupportedModelError(
+                f"{self.files.onnx} isn't done with a few short texts after {TRIAL_SECONDS:.0f} s: it may loop for "
+                "ever.\nUse another export of the model, and don't trust this one."
+            ) from error
 
     def _try_out(self) -> tuple[list[EncodedPair], list[NDArray[Any]]]:
         """Some short rows and a long one, and the output of each short one alone.

@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import Generic, Protocol, TypeVar
 
 logger = logging.getLogger(__name__)
@@ -112,7 +113,8 @@ class Once(Generic[Value]):
 _entrance = threading.Condition()
 _inside = 0
 _forking = 0
-_depth = threading.local()
+_depth: ContextVar[int] = ContextVar("undivided", default=0)
+"""Carried to a thread that works for the block, and so isn't to wait for it."""
 
 
 @contextmanager
@@ -121,16 +123,16 @@ def undivided() -> Iterator[None]:
     opening of a graph, a statement of SQLite. A fork waits until no other thread is in such a block.
     """
     global _inside
-    depth = getattr(_depth, "now", 0)
+    depth = _depth.get()
     if depth == 0:
         with _entrance:
             _entrance.wait_for(lambda: not _forking, timeout=PATIENCE)
             _inside += 1
-    _depth.now = depth + 1
+    token = _depth.set(depth + 1)
     try:
         yield
     finally:
-        _depth.now = depth
+        _depth.reset(token)
         if depth == 0:
             with _entrance:
                 _inside -= 1
@@ -147,7 +149,7 @@ def _before_fork() -> None:
     global _forking
     _set_for_fork.append(_QUIET_TOKENIZERS not in os.environ)
     os.environ.setdefault(_QUIET_TOKENIZERS, "false")
-    own = 1 if getattr(_depth, "now", 0) else 0
+    own = 1 if _depth.get() else 0
     _entrance.acquire()
     _forking += 1
     if not _entrance.wait_for(lambda: _inside <= own, timeout=PATIENCE):
@@ -166,7 +168,7 @@ def _after_fork_in_parent() -> None:
 def _after_fork_in_child() -> None:
     global _entrance, _inside, _forking
     _set_for_fork.clear()
-    _entrance, _inside, _forking = threading.Condition(), 1 if getattr(_depth, "now", 0) else 0, 0
+    _entrance, _inside, _forking = threading.Condition(), 1 if _depth.get() else 0, 0
     for thing in list(_renewed):
         thing.renew()
 

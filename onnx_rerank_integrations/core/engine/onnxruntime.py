@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.engine.forks import Once, renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
-from onnx_rerank_integrations.core.engine.stops import Stop
+from onnx_rerank_integrations.core.engine.stops import Stop, current
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import (
     InputValueError,
@@ -137,7 +137,7 @@ class InferenceSession:
         """
         feeds = self.signature.feeds(arrays)
         session = self._live(self._threads_of_a_run(all_threads=all_threads))
-        stop = stop or Stop()
+        stop = stop or current()
         options = onnxruntime().RunOptions()
         with stop.calling(partial(setattr, options, "terminate", True)):
             try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.engine.forks import renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
-from onnx_rerank_integrations.core.engine.stops import Stop
+from onnx_rerank_integrations.core.engine.stops import Stop, current
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError, ScoreError
 from onnx_rerank_integrations.core.onnx_format import describe_broken
@@ -89,7 +89,7 @@ class OpenVinoSession:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        stop = stop or Stop()
+        stop = stop or current()
         feeds = self.signature.feeds(arrays)
         try:
             with stop.calling(request.cancel):

@@ -99,6 +99,11 @@ class Stop:
 _current: ContextVar[Stop | None] = ContextVar("stop", default=None)
 
 
+def current() -> Stop:
+    """The stop of the block around; where there is none, one that nobody sets."""
+    return _current.get() or Stop()
+
+
 @contextmanager
 def stoppable() -> Iterator[Stop]:
     """A stop for what the block begins: set by the stop of the block around, and by an exception out of this one.

@@ -26,7 +26,13 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
 
 from onnx_rerank_integrations.core.engine.onnxruntime import onnxruntime
-from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ModelNotFoundError
+from onnx_rerank_integrations.core.engine.stops import deadline, finish_by
+from onnx_rerank_integrations.core.errors import (
+    InvalidModelError,
+    MissingExtraError,
+    ModelNotFoundError,
+    RerankTimeoutError,
+)
 from onnx_rerank_integrations.core.graphs.copies import NoCopyError, copy_of
 from onnx_rerank_integrations.core.model.identity import content, graph_files, hash_file, own_cache
 
@@ -43,6 +49,9 @@ KIND = "first-token"
 LARGEST_BYTES = 1_900_000_000
 """Larger models are left alone: they can't be rewritten in memory (protobuf ends at 2 GB), and a model of that size has
 so many layers that leaving out one gains 4 %."""
+
+LONGEST_SECONDS = 300.0
+"""To make and try a copy; a graph may loop for ever."""
 
 SMALLEST_OUTSIDE = 1024
 """Bytes; smaller weights stay in the graph."""
@@ -79,14 +88,18 @@ def optimized_path(onnx_path: str | Path, *, cache_dir: str | Path | None = None
             raise MissingExtraError("Optimizing a graph", "optimize")  # before a large file is hashed for nothing
         digest = content(graph_files(source), source.parent, cache)
         made_by = f"{KIND} {VERSION}, onnxruntime {onnxruntime().__version__}"
-        return copy_of(source, digest, KIND, made_by=made_by, make=partial(_make, source), cache=cache)
+        return copy_of(source, digest, KIND, made_by=made_by, make=partial(_make_in_time, source), cache=cache)
     except InvalidModelError:
         raise
     except ValueError as error:
         raise InvalidModelError(f"optimize: {source} isn't an ONNX graph: {error}") from error
-    except (OSError, MemoryError) as error:  # may well be gone next time: not remembered
+    except (OSError, MemoryError, RerankTimeoutError) as error:  # may well be gone next time: not remembered
         logger.info("no optimized copy of %s in the cache at %s: %r", source, cache, error)
         return None
+
+
+def _make_in_time(source: Path, folder: Path) -> list[str]:
+    return finish_by(deadline(LONGEST_SECONDS), partial(_make, source, folder))
 
 
 def _make(source: Path, folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import itertools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from onnx_rerank_integrations.core.engine.onnxruntime import new_session, onnxruntime
+from onnx_rerank_integrations.core.engine.stops import current
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ def observe(model: onnx.ModelProto) -> Observation:
     for rows, tokens in sizes:
         feed = random_feed(model, np.full(rows, tokens), seed=0)
         try:
-            results = session.run(outputs, feed)
+            results = _run(session, outputs, feed)
         except Exception as error:
             raise NotApplicable(f"a trial run failed: {error}") from error
         runs.append(feed | {n: r for n, r in zip(outputs, results, strict=True) if isinstance(r, np.ndarray)})
@@ -285,4 +287,12 @@ def runnable(session: Any, feeds: Sequence[Feed]) -> tuple[list[Feed], Array]:
 def run(session: Any, feeds: Sequence[Mapping[str, Array]]) -> Array:
     """(rows, labels) float32"""
     name = session.get_outputs()[0].name
-    return np.concatenate([session.run([name], dict(feed))[0].astype(np.float32) for feed in feeds])
+    return np.concatenate([_run(session, [name], feed)[0].astype(np.float32) for feed in feeds])
+
+
+def _run(session: Any, names: Sequence[str], feed: Mapping[str, Array]) -> list[Any]:
+    """One run, ended where nobody waits for it any more: a graph may loop for ever."""
+    options = onnxruntime().RunOptions()
+    with current().calling(partial(setattr, options, "terminate", True)):
+        results: list[Any] = session.run(list(names), dict(feed), options)
+        return results
