@@ -210,5 +210,5 @@ class TestOpenVino:
         folder = make_toy(tmp_path)
         with pytest.raises(InputValueError, match="providers are onnxruntime's"):
             TextCrossEncoder(folder, backend="openvino", providers=["CPUExecutionProvider"])
-        with pytest.raises(InputValueError, match=r"precision='bf16' needs backend=.openvino."):
+        with pytest.raises(InputValueError, match=r"precision=.bf16. needs backend=.openvino."):
             TextCrossEncoder(folder, precision="bf16")

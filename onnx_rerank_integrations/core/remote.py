@@ -12,11 +12,10 @@ import json
 import os
 import random
 import socket
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qs, quote, urlsplit
 
@@ -26,7 +25,7 @@ from onnx_rerank_integrations.core import errors
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.batching import deduplicate
 from onnx_rerank_integrations.core.checks import check_choice, check_timeout, checked_pairs, is_url
-from onnx_rerank_integrations.core.engine.forks import renew_in_child
+from onnx_rerank_integrations.core.engine.forks import Lock, Once, renew_in_child
 from onnx_rerank_integrations.core.engine.stops import stoppable
 from onnx_rerank_integrations.core.errors import (
     InputTypeError,
@@ -106,6 +105,8 @@ class RemoteCrossEncoder(TextCrossEncoderBase):
         self._base, asked = parsed_url(url)
         self._model = model or asked
         self._http = Http(self._base, api_key=api_key, timeout=timeout, retries=retries)
+        self._asked_info: Once[dict[str, Any]] = Once()
+        self._asked_details: Once[dict[str, Any]] = Once()
 
     @property
     def model_name(self) -> str:
@@ -123,14 +124,20 @@ class RemoteCrossEncoder(TextCrossEncoderBase):
             _ = self._details
         return self
 
-    @cached_property
+    @property
     def _info(self) -> dict[str, Any]:
+        return self._asked_info(self._ask_info)
+
+    def _ask_info(self) -> dict[str, Any]:
         found = self._http.ask("GET", "/info")
         return found if isinstance(found, dict) else {}
 
-    @cached_property
+    @property
     def _details(self) -> dict[str, Any]:
         """What the server says of the model; TEI says nothing."""
+        return self._asked_details(self._ask_details)
+
+    def _ask_details(self) -> dict[str, Any]:
         name = self._model or self._info.get("model_id")
         found = self._http.ask("GET", f"/v1/models/{quote(str(name), safe='/')}")
         if not isinstance(found, dict) or not isinstance(found.get("config"), dict):
@@ -280,13 +287,12 @@ class Http:
         self._timeout = timeout
         self._retries = retries
         self._idle: list[http.client.HTTPConnection] = []
-        self._lock = threading.Lock()
+        self._lock = Lock()
         renew_in_child(self)
 
     def renew(self) -> None:
         """In a forked child: the parent's connections are left to it."""
         self._idle = []
-        self._lock = threading.Lock()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The JSON that the server answers.
