@@ -6,7 +6,8 @@ import inspect
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from types import NoneType
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -19,6 +20,13 @@ _DEFAULT_MODEL = f"$ONNX_RERANK_MODEL, else {registry.DEFAULT_MODEL}"
 
 NOT_FLAGS = frozenset({"model_name", "activation", "lazy_load"})
 """The model has an argument or an option of its own, the scale of scores is each command's, and a command loads now."""
+
+_CONVERTED: dict[frozenset[type], type] = {
+    frozenset({int}): int,
+    frozenset({float}): float,
+    frozenset({str, Path}): Path,
+}
+"""The flags that typer converts, by the kinds of values that an option takes; all others stay texts."""
 
 ModelOptions = dict[str, Any]
 """Options of a `TextCrossEncoder` that the user gave, by name."""
@@ -79,7 +87,9 @@ def _flag(name: str) -> inspect.Parameter:
     elif get_origin(kind) is Literal:
         typed = kind | None
     else:
-        typed = {"providers": list[str], "threads": int, "max_length": int, "cache_dir": Path}.get(name, str) | None
+        kinds = set(get_args(kind)) - {NoneType}
+        typed = list[str] if name == "providers" else _CONVERTED.get(frozenset(kinds), str)
+        typed = typed | None
     help_text = descriptions()[name].replace("``", "").replace(" (or None)", "").replace("None for", "by default")
     if name == "providers":
         help_text += " Repeat for several."
@@ -88,5 +98,6 @@ def _flag(name: str) -> inspect.Parameter:
 
 
 def _value(name: str, value: Any) -> Any:
-    """As `TextCrossEncoder` takes it: digits are a label's place, or so many scores in memory."""
-    return int(value) if name in ("label", "score_cache") and value.isdecimal() else value
+    """As `TextCrossEncoder` takes it: where a number or a text will do, digits are a number."""
+    is_number = {int, str} <= set(get_args(option_types()[name])) and value.isdecimal()
+    return int(value) if is_number else value
