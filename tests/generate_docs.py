@@ -17,6 +17,7 @@ from onnx_rerank_integrations.core.options import defaults, deprecated, descript
 from onnx_rerank_integrations.door import RerankOptions
 from onnx_rerank_integrations.extras.cli.app import COMMANDS, app
 from onnx_rerank_integrations.extras.markdown import markdown_table
+from tests import peers
 
 ROOT = Path(__file__).parent.parent
 
@@ -54,7 +55,9 @@ def generated() -> dict[Path, str]:
     options_text = options.read_text(encoding="utf-8")
     for mark, table in options_tables().items():
         options_text = between(options_text, mark, table)
+    pages = {ROOT / "docs" / "peers" / f"{peer.slug}.md": peers.page(peer) for peer in peers.PEERS}
     return {
+        **pages,
         options: options_text,
         commands: between(commands.read_text(encoding="utf-8"), "commands", command_line()),
         readme: between(readme.read_text(encoding="utf-8"), "models", models_table(SHORT_LIST)),
@@ -153,6 +156,7 @@ def between(text: str, mark: str, content: str) -> str:
 
 
 if __name__ == "__main__":
+    (ROOT / "docs" / "peers").mkdir(exist_ok=True)
     for path, text in generated().items():
         path.write_text(text, encoding="utf-8")
         print(f"wrote {path.relative_to(ROOT)}")
