@@ -24,8 +24,12 @@ TOLERANCE = 1e-4
 """How far a score may move, as a share of the largest, or of 1 where all are smaller. Batches of other shapes are added
 up in another order, which moves 32-bit floats by about 1e-6."""
 
-COARSE_TOLERANCE = 2e-2
-"""The same for 16-bit floats and static int8, whose rounding a change in the last bit can turn."""
+INT8_TOLERANCE = 2e-3
+"""The same for static int8, where a change in the last bit may turn a rounding. Dynamic int8 moved scores by 1.4 of 4.3
+(random weights, 6 layers of 384), and trained models' by some hundredths; static by nothing."""
+
+HALF_TOLERANCE = 1e-2
+"""The same for 16-bit floats, which have three digits."""
 
 
 @dataclass(frozen=True, slots=True)

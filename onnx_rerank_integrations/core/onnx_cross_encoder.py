@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase, truncations
 from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
-from onnx_rerank_integrations.core.company import COARSE_TOLERANCE, LONG_ROW, SHORT_ROWS, TOLERANCE, try_company
+from onnx_rerank_integrations.core.company import (
+    HALF_TOLERANCE,
+    INT8_TOLERANCE,
+    LONG_ROW,
+    SHORT_ROWS,
+    TOLERANCE,
+    try_company,
+)
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.stops import Stop, deadline, finish_by, stoppable
@@ -33,7 +40,7 @@ from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model.config import Kind, chosen_max_length, read_kind, refuse_embeddings
 from onnx_rerank_integrations.core.model.head import read_answers, read_modular_head
 from onnx_rerank_integrations.core.model.identity import content, own_cache, stamp
-from onnx_rerank_integrations.core.onnx_format import COARSE_TYPES, FLOAT16, element_types, last_operator
+from onnx_rerank_integrations.core.onnx_format import FLOAT16, HALF_TYPES, INTEGER_TYPES, element_types, last_operator
 from onnx_rerank_integrations.core.options import Engine, Reading, values
 from onnx_rerank_integrations.core.score_cache import model_key
 from onnx_rerank_integrations.core.scoring import (
@@ -411,7 +418,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             alone,
             rows,
             sides=[first, *(side for side in sides if side != first)],
-            tolerance=COARSE_TOLERANCE if self._is_coarse() else TOLERANCE,
+            tolerance=self._tolerance(),
         )
         if company.side is not None:
             self._padding_side = company.side
@@ -425,9 +432,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             company.moved,
         )
 
-    def _is_coarse(self) -> bool:
-        """Whether the graph computes in few bits, so that rounding alone moves a score."""
-        return self._engine.precision != "fp32" or bool(element_types(self.files.onnx) & COARSE_TYPES)
+    def _tolerance(self) -> float:
+        """How far rounding alone may move a score, in the types that the graph computes in."""
+        types = element_types(self.files.onnx)
+        if self._engine.precision != "fp32" or types & HALF_TYPES:
+            return HALF_TOLERANCE
+        return INT8_TOLERANCE if types & INTEGER_TYPES else TOLERANCE
 
 
 def graph_to_run(files: ModelFiles, engine: Engine, kind: Kind) -> Path:

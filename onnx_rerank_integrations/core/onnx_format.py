@@ -76,8 +76,11 @@ def external_data(graph: Path) -> dict[str, int]:
 FLOAT16 = 10
 """The number of fp16 in ``onnx.TensorProto.DataType``."""
 
-COARSE_TYPES = frozenset((2, 3, FLOAT16, 16, 21, 22))
-"""Of weights with few bits: 8-bit and 4-bit integers, 16-bit floats."""
+INTEGER_TYPES = frozenset((2, 3, 21, 22))
+"""Element types of 8 and 4 bits, as int8 weights have them."""
+
+HALF_TYPES = frozenset((FLOAT16, 16))
+"""Floats of 16 bits."""
 
 
 def last_operator(graph: Path, output: str) -> str:
