@@ -56,7 +56,6 @@ _OTHER_TOKENIZERS = (
     "vocab.json",
 )
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
-_HUB_ADDRESS = re.compile(r"https?://[^/]+/(?P<id>[\w.-]+/[\w.-]+)", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -388,10 +387,6 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
             f"{model!r} is a file, and a model is a folder: its tokenizer and configuration are needed too.\n"
             f"To load {model!r}, give its folder as the model{graph}."
         )
-    if address := _HUB_ADDRESS.match(model):
-        raise UnknownModelError(
-            f"{model!r} is the address of a page.\nTo load that model, give its id: {address['id']!r}."
-        )
     if _looks_like_a_path(model):
         raise ModelNotFoundError(_no_folder(model, path, "model_name"))
     return None
@@ -403,18 +398,16 @@ def _folder_source(model: str, folder: Path, description: ModelDescription | Non
     That is a snapshot in the hub's cache, where the cache or a repository's folder in it was named; and the folder
     above the one of the graphs, where tokenizer and configs lie there.
     """
-    source = _Folder(model, folder)
-    names = source.names
-    has_graph = any(name.endswith(".onnx") for name in names)
-    if has_graph:
-        has_tokenizer = any(PurePosixPath(name).name == "tokenizer.json" for name in names)
-        above = folder.resolve().parent
-        if not has_tokenizer and (above / "tokenizer.json").is_file():
-            return _Folder(model, above, inside=folder.resolve().name)
-        return source
     repo_id = description.sources.get("hf", model) if description is not None else model
-    snapshot = snapshot_in(folder, repo_id, revision)
-    return source if snapshot is None else _Folder(model, snapshot)
+    if (snapshot := snapshot_in(folder, repo_id, revision)) is not None:
+        return _Folder(model, snapshot)
+    source = _Folder(model, folder)
+    names = [PurePosixPath(name) for name in source.names]
+    above = folder.resolve().parent
+    has_graph = any(name.suffix == ".onnx" for name in names)
+    if has_graph and not any(name.name == "tokenizer.json" for name in names) and (above / "tokenizer.json").is_file():
+        return _Folder(model, above, inside=folder.resolve().name)
+    return source
 
 
 def snapshot_in(folder: Path, repo_id: str, revision: str) -> Path | None:
@@ -427,7 +420,7 @@ def snapshot_in(folder: Path, repo_id: str, revision: str) -> Path | None:
     if repositories:
         wanted = f"models--{repo_id.replace('/', '--')}"
         chosen = next((path for path in repositories if path.name == wanted), None)
-        chosen = chosen or (repositories[0] if len(repositories) == 1 and "/" not in repo_id else None)
+        chosen = chosen or (repositories[0] if len(repositories) == 1 and not _HUB_ID.fullmatch(repo_id) else None)
         if chosen is None:
             held = ", ".join(path.name.removeprefix("models--").replace("--", "/") for path in repositories)
             raise ModelNotFoundError(
@@ -435,6 +428,8 @@ def snapshot_in(folder: Path, repo_id: str, revision: str) -> Path | None:
                 f"To load one of them, give its name as the model, and cache_dir={str(folder)!r}."
             )
         folder = chosen
+    if folder.name != "snapshots" and not folder.name.startswith("models--"):
+        return None
     snapshots = folder if folder.name == "snapshots" else folder / "snapshots"
     held_commits = sorted(path for path in snapshots.glob("*") if path.is_dir()) if snapshots.is_dir() else []
     if not held_commits:

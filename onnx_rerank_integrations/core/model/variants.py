@@ -130,7 +130,8 @@ def choose(
         "int8": f"int8 ONNX file for this CPU ({platform.machine()}) by its usual name",
     }
     what = wanted.get(
-        model_file or "auto", f"{model_file} ({looked_for[0]})" if model_file in SHORT_NAMES else model_file
+        model_file or "auto",
+        f"{model_file} ({looked_for[0]})" if (model_file or "").lower() in SHORT_NAMES else model_file,
     )
     near = difflib.get_close_matches(looked_for[0], graphs, n=1, cutoff=0.3) if model_file not in wanted else []
     raise ModelNotFoundError(
