@@ -89,6 +89,19 @@ def test_ranks_are_those_of_rank(source: Path, tmp_path: Path, lexical: TextCros
         assert [row["rank"] for row in found] == list(range(1, 51))
 
 
+def test_the_progress_bar_counts_what_is_there_already(
+    source: Path, tmp_path: Path, lexical: TextCrossEncoder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupt(source, tmp_path / "out", lexical)
+
+    rerank_file(source, tmp_path / "out", lexical, show_progress=True)
+
+    shown = capsys.readouterr().err
+    assert "82%" in shown  # 4,096 of 5,000 rows
+    assert "100%" in shown
+    assert "pair/s" in shown
+
+
 def test_groups_need_not_lie_together(tmp_path: Path, lexical: TextCrossEncoder) -> None:
     table = candidates(1000)
     order = list(range(1000))
@@ -319,8 +332,17 @@ def test_a_finished_job_does_nothing_and_another_one_is_refused(
     assert out.stat().st_mtime_ns == made
     assert again.resumed == 5000
     assert (again.rows, again.scored, again.written) == (first.rows, first.scored, first.written) == (5000, 5000, 300)
-    with pytest.raises(InputValueError, match="top_n was 3, now 4"):
-        rerank_file(source, out, lexical, top_n=4)
+    others: dict[str, tuple[Any, str]] = {
+        "top_n": (4, "top_n was 3, now 4"),
+        "score_threshold": (0.5, "score_threshold was None, now 0.5"),
+        "activation": ("sigmoid", "activation was 'identity', now 'sigmoid'"),
+        "keep_columns": (["text"], r"columns was \[.*\], now \['text'\]"),
+        "group_by": ("query", "group_by was 'query_id', now 'query'"),
+        "id_column": ("text", "id_column was 'doc_id', now 'text'"),
+    }
+    for name, (value, message) in others.items():
+        with pytest.raises(InputValueError, match=message):
+            rerank_file(source, out, lexical, **{"top_n": 3, name: value})
     assert rerank_file(source, out, lexical, top_n=4, overwrite=True).written == 400
 
 
