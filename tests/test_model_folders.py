@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
 from onnx_rerank_integrations import TextCrossEncoder
+from onnx_rerank_integrations.core.checks import PROMPT_NAMES
 from onnx_rerank_integrations.core.errors import (
     InputValueError,
     InvalidModelError,
@@ -22,12 +23,12 @@ from onnx_rerank_integrations.core.errors import (
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.model import variants
-from onnx_rerank_integrations.core.model.config import read_kind
+from onnx_rerank_integrations.core.model.config import PROMPT_FAMILIES, read_kind
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.scoring import logits_of, relevant_label, units_of
 from onnx_rerank_integrations.core.tokens.auto import TokenizerSettings
 from onnx_rerank_integrations.core.tokens.pairs import PairTokenizer
-from onnx_rerank_integrations.core.tokens.prompts import prompt_of_chat_template, split_template
+from onnx_rerank_integrations.core.tokens.prompts import FAMILIES, prompt_of_chat_template, split_template
 from tests.parity.fixtures import folder
 from tests.toy import VALUES, make_toy, toy_score, toy_tokenizer
 
@@ -675,3 +676,7 @@ def test_the_registrys_length_is_the_used_one(tmp_path: Path) -> None:
     for row in rows:
         files = locate(row["model"], specific_model_path=place, model_file="onnx/model.onnx")
         assert read_kind(files).max_length == row["max_length"]
+
+
+def test_every_family_of_prompts_is_an_option_and_has_a_row() -> None:
+    assert set(PROMPT_NAMES) == set(FAMILIES) == {family.name for family in PROMPT_FAMILIES}
