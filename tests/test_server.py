@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -404,7 +405,7 @@ def test_pages_take_nothing_from_elsewhere(path: str, server: RerankServer) -> N
     assert not re.search(rb"(src|href)=\"?(https?:)?//|@import|url\(", found.body)
 
 
-def started(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
+def started(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str], str]:
     """The command in a process of its own, once it is ready, and its address."""
     process = subprocess.Popen(
         [sys.executable, "-m", "onnx_rerank_integrations", "serve", "--port", "0", *arguments],
@@ -421,8 +422,8 @@ def started(tmp_path: Path, *arguments: str, **environment: str) -> tuple[subpro
     return process, found[1]
 
 
-def test_sigterm_finishes_what_was_begun_and_readiness_turns_false_first(tmp_path: Path) -> None:
-    process, url = started(tmp_path, "--model", "lexical", "--drain-delay", "1.5", "--max-queue-tokens", "9000000")
+def test_sigterm_finishes_what_was_begun_and_readiness_turns_false_first() -> None:
+    process, url = started("--model", "lexical", "--drain-delay", "1.5", "--max-queue-tokens", "9000000")
     with ThreadPoolExecutor(1) as pool, process:
         texts = [f"{i} " + "the quick brown fox " * 200 for i in range(1500)]
         large = pool.submit(ask, url, "/rerank", {"query": "a fox", "texts": texts})
@@ -435,8 +436,8 @@ def test_sigterm_finishes_what_was_begun_and_readiness_turns_false_first(tmp_pat
         assert process.wait(30) == 0
 
 
-def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
-    process, url = started(tmp_path, "--model", "lexical", "--drain-delay", "600")
+def test_a_second_signal_ends_it_at_once() -> None:
+    process, url = started("--model", "lexical", "--drain-delay", "600")
     with process:
         process.send_signal(signal.SIGTERM)
         until(lambda: ask(url, "/ready").status == 503)
@@ -446,7 +447,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
 
 def test_the_command_names_models_and_reads_keys(tmp_path: Path) -> None:
     make_toy(tmp_path / "toy")
-    process, url = started(tmp_path, "-m", f"mine={tmp_path / 'toy'}", "-m", "lexical", ONNX_RERANK_API_KEYS=KEY)
+    process, url = started("-m", f"mine={tmp_path / 'toy'}", "-m", "lexical", ONNX_RERANK_API_KEYS=KEY)
     with process:
         assert ask(url, "/v1/models").status == 401
         found = ask(url, "/v1/models", headers={"authorization": f"Bearer {KEY}"}).json
@@ -473,3 +474,19 @@ def test_the_command_says_why_it_cannot_serve(arguments: list[str], message: str
     assert done.returncode == 1
     assert message in done.stderr.rsplit("Error:", 1)[-1]
     assert "Traceback" not in done.stderr
+
+
+def test_the_two_commands_of_the_docs_lead_to_a_ranked_answer() -> None:
+    if not shutil.which("curl"):
+        pytest.skip("NOT RUN: needs curl")
+    page = (Path(__file__).parent.parent / "docs" / "serving.md").read_text(encoding="utf-8")
+    install, curl = re.findall(r"```console\n(.*?)```", page, re.DOTALL)[:2]
+    model = re.search(r"onnx-rerank serve (.*)\n", install)
+    assert model
+    process, url = started(*model[1].split())
+    with process:
+        command = curl.replace("http://127.0.0.1:8080", url).replace("curl ", "curl -sS ", 1)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+        process.send_signal(signal.SIGTERM)
+
+    assert [one["index"] for one in json.loads(done.stdout)["results"]] == [1], done.stderr
