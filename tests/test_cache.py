@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 from tokenizers import Tokenizer, normalizers
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ScoreError, TextCrossEncoder
+from onnx_rerank_integrations.core import score_cache
 from onnx_rerank_integrations.core.score_cache import DiskCache, MemoryCache, pair_keys
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
@@ -232,3 +235,131 @@ def test_a_file_that_is_no_database_is_named(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "notes.txt").read_text().startswith("these are notes")
     with pytest.raises(sqlite3.DatabaseError):
         sqlite3.connect(tmp_path / "notes.txt").execute("SELECT 1 FROM logits")
+
+
+# --- a cache never costs the answer -----------------------------------------------------------------------------------
+
+EXPECTED = [toy_score("q", document) for document in DOCUMENTS]
+
+
+def spoiled(path: Path, fault: str) -> Callable[[], None]:
+    """Does something to a cache's file; gives what mends it."""
+    if fault == "removed":
+        path.unlink()
+    elif fault == "folder removed":
+        shutil.rmtree(path.parent)
+    elif fault == "overwritten":
+        path.write_bytes(b"no database " * 500)
+    elif fault == "emptied":
+        path.write_bytes(b"")
+    elif fault == "a folder in its place":
+        path.unlink()
+        path.mkdir()
+    elif fault == "a pipe in its place":
+        path.unlink()
+        os.mkfifo(path)
+    elif fault == "writable by others":
+        path.chmod(0o666)
+    elif fault == "planted log":
+        path.with_name(path.name + "-wal").symlink_to("/etc/passwd")
+    elif fault == "table dropped":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TABLE scores")
+    elif fault == "another table of that name":
+        with closing(sqlite3.connect(path)) as connection, connection:
+            connection.execute("DROP TABLE scores")
+            connection.execute("CREATE TABLE scores (name TEXT)")
+    elif fault == "locked":
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("BEGIN EXCLUSIVE")
+        connection.execute("CREATE TABLE other (x)")
+        return connection.close
+    return lambda: None
+
+
+FAULTS = ["removed", "folder removed", "overwritten", "emptied", "a folder in its place", "a pipe in its place",
+          "writable by others", "planted log", "table dropped", "another table of that name", "locked"]  # fmt: skip
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_cache_that_breaks_costs_no_answer_and_one_warning_at_most(
+    folder: Path, tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(score_cache, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(score_cache, "START_SECONDS", 0.2)
+    where = tmp_path / "cache" / "scores.sqlite"
+    encoder = TextCrossEncoder(folder, score_cache=where)
+    assert encoder.rerank("q", DOCUMENTS[:2]) == EXPECTED[:2]
+    mend = spoiled(where, fault)
+
+    for _ in range(3):
+        assert encoder.rerank("q", DOCUMENTS) == EXPECTED
+        encoder._store._resting_until = 0.0  # type: ignore[union-attr]
+    mend()
+
+    warnings = [record for record in caplog.records if "score_cache" in record.getMessage()]
+    assert len(warnings) == (0 if fault in ("removed", "folder removed") else 1)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="files have no owners here")
+@pytest.mark.parametrize("foreign", ["everybody may write", "others' log beside", "others' folder"])
+def test_a_file_that_others_could_have_written_is_refused(folder: Path, tmp_path: Path, foreign: str) -> None:
+    where = tmp_path / "cache" / "scores.sqlite"
+    TextCrossEncoder(folder, score_cache=where).rerank("q", DOCUMENTS)
+    if foreign == "everybody may write":
+        where.chmod(0o666)
+    elif foreign == "others' log beside":
+        (tmp_path / "log").write_bytes(b"")
+        where.with_name("scores.sqlite-wal").symlink_to(tmp_path / "log")
+    else:
+        where.parent.chmod(0o777)
+
+    with pytest.raises(InputValueError, match="could have been written by others"):
+        TextCrossEncoder(folder, score_cache=where)
+
+
+def test_the_database_of_another_program_is_refused_and_left_as_it_is(folder: Path, tmp_path: Path) -> None:
+    where = tmp_path / "history.sqlite"
+    with closing(sqlite3.connect(where)) as connection, connection:
+        connection.execute("CREATE TABLE history (url TEXT)")
+
+    with pytest.raises(InputValueError, match="is the database of another program"):
+        TextCrossEncoder(folder, score_cache=where)
+    with closing(sqlite3.connect(where)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("history",)]
+
+
+def test_a_place_that_cannot_be_used_is_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+
+    with pytest.raises(InputValueError, match="can't be made"):
+        TextCrossEncoder(folder, score_cache=tmp_path / "file" / "scores.sqlite")
+
+
+def test_the_file_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
+    where = tmp_path / "new" / "scores.sqlite"
+    TextCrossEncoder(folder, score_cache=where).rerank("q", DOCUMENTS)
+
+    assert where.stat().st_mode & 0o777 == 0o600
+    assert where.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_damaged_score_is_not_used(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "scores.sqlite")
+    cache.put({b"a" * 16: 1.5, b"b" * 16: 2.5})
+    with closing(sqlite3.connect(tmp_path / "scores.sqlite")) as connection, connection:
+        connection.execute("UPDATE scores SET entry = zeroblob(12) WHERE key = ?", (b"a" * 16,))
+
+    assert cache.get([b"a" * 16, b"b" * 16]) == {b"b" * 16: 2.5}
+
+
+def test_another_recipe_is_another_key() -> None:
+    first = score_cache.model_key("content", {"label": 1})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(score_cache, "RECIPE", score_cache.RECIPE + 1)
+        assert score_cache.model_key("content", {"label": 1}) != first
+    assert score_cache.model_key("content", {"label": 1}) == first
+    assert score_cache.model_key("content", {"label": 2}) != first
+    assert score_cache.model_key("other content", {"label": 1}) != first

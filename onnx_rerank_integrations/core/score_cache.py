@@ -246,6 +246,8 @@ class DiskCache:
         beside = (self._path.with_name(self._path.name + end) for end in ("-wal", "-shm", "-journal"))
         with contextlib.suppress(FileNotFoundError):
             for file in (self._path, *(one for one in beside if os.path.lexists(one))):
+                if file != self._path and file.is_symlink():
+                    return f"{file} is a link"
                 if reason := why_untrusted(file, file):
                     return reason
         return None
