@@ -15,9 +15,8 @@ endif
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
-demo: $(VENV)/demo  ## Rank 2,500 passages of this repository, offline.
-	$(BIN)/onnx-rerank rank --model embedded --top-n 5 "Where is the highest waterfall in the world?" \
-		notebooks/data/factbook/corpus.jsonl.gz
+demo: $(VENV)/demo  ## Ask 2,587 passages one question: ranked by meaning, and by words alone.
+	$(BIN)/python demo.py
 
 test: $(VENV)/test  ## Run the tests.
 	$(BIN)/python -m pytest

@@ -21,6 +21,9 @@ DOCUMENTS = ["Berlin is the capital of Germany.", "Paris is the capital of Franc
 def core() -> None:
     ranked = TextCrossEncoder("lexical").rank(QUERY, DOCUMENTS, top_n=1)
     assert ranked[0].index == 1, ranked
+    documents = ["Cold water kills animals.", "Hedgehogs and bears hibernate in winter."]
+    ranked = TextCrossEncoder("embedded").rank("Which animals sleep through the cold season?", documents)
+    assert ranked[0].index == 1, ranked
     top_level = {name.partition(".")[0] for name in sys.modules}
     unwanted = top_level & {"torch", "transformers", "langchain_core", "llama_index", "onnx", "pydantic", "typer"}
     assert not unwanted, unwanted
@@ -113,7 +116,7 @@ def optimize() -> None:
 
 
 def openvino() -> None:
-    """The embedded model, the only one that is here, in another engine."""
+    """The small model of the package, in another engine."""
     ours = TextCrossEncoder("lexical").rerank(QUERY, DOCUMENTS)
     other = TextCrossEncoder("lexical", backend="openvino").rerank(QUERY, DOCUMENTS)
     assert max(abs(a - b) for a, b in zip(ours, other, strict=True)) < 1e-3, (ours, other)

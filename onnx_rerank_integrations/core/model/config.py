@@ -185,6 +185,7 @@ class Kind:
         causal: It predicts the next token, and two tokens' logits are the score.
         decoder: Its head reads the last token that isn't padding.
         lexical: It compares tokens, and has no layers to speak of.
+        final: Its graph was written by training/, and leaves nothing to optimize.
         threads: That suit it where the user names none; None for all.
         token_budget: Padded tokens of a batch that suit it; None for what suits the session.
         max_length: Tokens of the longest pair where the user asks for no other.
@@ -201,6 +202,7 @@ class Kind:
     causal: bool
     decoder: bool
     lexical: bool
+    final: bool
     threads: int | None
     token_budget: int | None
     max_length: int
@@ -237,6 +239,7 @@ def read_kind(files: ModelFiles) -> Kind:
         causal=causal,
         decoder=causal or model_type in DECODERS or is_decoder_name(architectures),
         lexical=is_lexical(config),
+        final=is_lexical(config) or model_type == "bert-pair-of-encoders",
         threads=1 if is_lexical(config) else None,
         token_budget=LEXICAL_TOKEN_BUDGET if is_lexical(config) else None,
         max_length=default_length(files, usable_positions(config)),

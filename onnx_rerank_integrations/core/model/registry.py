@@ -12,7 +12,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
 from onnx_rerank_integrations.core.engine.forks import Lock
@@ -33,7 +33,7 @@ DEFAULT_MODEL = "Xenova/ms-marco-MiniLM-L-6-v2"
 EMBEDDED = "embedded"
 LEXICAL = "lexical"
 
-PACKAGED = {LEXICAL: "lexical", EMBEDDED: "lexical"}
+PACKAGED = {EMBEDDED: "embedded", LEXICAL: "lexical"}
 """Models inside this package: their names, and their folders below ``models/``."""
 
 _DEFAULT_MODEL_VARIABLE = "ONNX_RERANK_MODEL"
@@ -257,7 +257,17 @@ _LEXICAL_MODEL = ModelDescription(
     activation="sigmoid",
 )
 
-_EMBEDDED_MODEL = replace(_LEXICAL_MODEL, model=EMBEDDED)
+_EMBEDDED_MODEL = ModelDescription(
+    model=EMBEDDED,
+    sources={},
+    model_file="model.onnx",
+    description="all-MiniLM-L6-v2 with late interaction and words, int8; inside the package, offline at once.",
+    license="apache-2.0",
+    size_in_GB=0.024,
+    languages="en",
+    max_length=512,
+    activation="sigmoid",
+)
 
 _MORE_MODELS = (
     _row("Xenova/ms-marco-MiniLM-L-4-v2", description="MS MARCO passage reranker, 4 layers.", **_MS_MARCO),
