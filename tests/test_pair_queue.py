@@ -216,17 +216,22 @@ async def test_a_pair_without_a_score_fails_its_own_request_only(toy: OnnxCrossE
 async def test_a_batch_that_fails_is_run_again_request_by_request(toy: OnnxCrossEncoder) -> None:
     class Picky(Held):
         def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
+            logits = super().score(batch)
             if any(one.length == 9 for one in batch):
                 raise RuntimeError("out of memory")
-            return toy.score(batch)
+            return logits
 
-    queue = Picky(toy).queue()
+    steps = Picky(toy)
+    queue = steps.queue()
+    first = asyncio.create_task(queue.score([("a", "b c d")]))
+    await until(lambda: queue._running)
+    others = [asyncio.create_task(queue.score([("a", text)])) for text in ("b c d e f", "b c d e")]
+    await until(lambda: sum(len(job.waiting) for job in queue._jobs) == 2)
+    steps.let_through()
 
-    found = await asyncio.gather(
-        queue.score([("a", "b c d")]), queue.score([("a", "b c d e f")]), queue.score([("a", "b c d e")]),
-        return_exceptions=True,
-    )  # fmt: skip
+    found = await asyncio.gather(first, *others, return_exceptions=True)
 
+    assert [len(batch.parts) for batch in steps.batches] == [1, 2]
     assert isinstance(found[1], RuntimeError)
     assert [found[0].logits[0], found[2].logits[0]] == [toy_score("a", "b c d"), toy_score("a", "b c d e")]
     assert queue.tokens == 0
