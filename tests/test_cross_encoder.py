@@ -423,6 +423,7 @@ def test_options_out_of_range_are_errors(options: dict[str, object], error: type
         {"max_length": 4},
         {"threads": 0},
         {"threads": 1.5},
+        {"threads": 10_000},
         {"truncation": "longest"},
         {"activation": "softmax"},
         {"long_documents": "min"},

@@ -20,11 +20,18 @@ def pairs_of(query: str, documents: Iterable[str]) -> list[Pair]:
             f"documents must be an iterable of str, not one {type(documents).__name__}: put a single text in a list"
         )
     _refuse_mapping("documents", documents, "its texts: list(documents.values())")
-    pairs = [(query, document) for document in documents]
-    for index, (_, document) in enumerate(pairs):
+    query = plain(query)
+    pairs = []
+    for index, document in enumerate(documents):
         if not isinstance(document, str):
             raise InputTypeError(f"document {index} must be a str, not {type(document).__name__}")
+        pairs.append((query, plain(document)))
     return pairs
+
+
+def plain(text: str) -> str:
+    """A subclass's characters, whatever it says that it looks like or equals; any other text itself."""
+    return text if type(text) is str else str.__str__(text)
 
 
 def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
@@ -39,7 +46,7 @@ def checked_pairs(pairs: Iterable[Pair]) -> list[Pair]:
         for part, text in zip(("query", "document"), pair, strict=True):
             if not isinstance(text, str):
                 raise InputTypeError(f"the {part} of pair {index} must be a str, not {type(text).__name__}")
-        checked.append((pair[0], pair[1]))
+        checked.append((plain(pair[0]), plain(pair[1])))
     return checked
 
 
@@ -122,9 +129,15 @@ def check_score_threshold(score_threshold: float | None) -> None:
         raise InputValueError("score_threshold is NaN: every comparison with it fails; use None for no threshold")
 
 
+MOST_THREADS = 1024
+"""More than the machines have that this runs on; onnxruntime starts them all when it opens a model."""
+
+
 def check_threads(threads: int | None) -> None:
     if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
         raise InputValueError(f"threads={threads!r} must be a whole number from 1, or None for all available CPUs")
+    if threads is not None and threads > MOST_THREADS:
+        raise InputValueError(f"threads={threads} is more than {MOST_THREADS}; None is for all available CPUs")
 
 
 def check_timeout(timeout: float | None) -> None:

@@ -19,6 +19,7 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cascade import Cascade
 from onnx_rerank_integrations.core.checks import check_list
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
+from onnx_rerank_integrations.core.engine.stops import unstoppable
 from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.model.advice import how_to_mend
@@ -136,7 +137,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
             def failed(what: str) -> InvalidModelError:
                 return InvalidModelError(f"{what}.\nFetch the model's {files.tokenizer.name} again, or make it anew.")
 
-            with undivided(), panics_as(failed):
+            with undivided(), unstoppable(), panics_as(failed):
                 return OnnxCrossEncoder(files, reading=self.options, engine=self.options, activation=self.activation)
         except RerankError:
             raise

@@ -122,6 +122,16 @@ def stoppable() -> Iterator[Stop]:
             _current.reset(token)
 
 
+@contextmanager
+def unstoppable() -> Iterator[None]:
+    """Around what others wait for too, such as the opening of a model: no call's end is its end."""
+    token = _current.set(None)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
 def deadline(timeout: float | None) -> float | None:
     """When that many seconds from now are over, on the monotonic clock.
 

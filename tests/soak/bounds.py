@@ -1,0 +1,100 @@
+"""Time and memory: thousands of varied calls, models opened and closed, timeouts, and what is kept at the end."""
+
+from __future__ import annotations
+
+import gc
+import random
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from onnx_rerank_integrations import RerankTimeoutError, TextCrossEncoder
+from onnx_rerank_integrations.core.engine.threads import available_cpus
+from onnx_rerank_integrations.core.tokens.texts import MOST_WORDS, WordMemo
+from tests.parity import fixtures
+from tests.test_timeouts import FOR_EVER, LONG, endless
+
+CALLS, CYCLES, LEAST = 3000, 50, 40
+
+CALLS_GROW, CYCLES_GROW = 24, 24
+"""Megabytes that the memory may grow between the first tenth and the end."""
+
+LATEST = 0.1
+"""Seconds that a timeout may come late, on a machine that does nothing else."""
+
+WORDS = ["bees", "live", "on", "honey", "in", "winter", "soup", "is", "warm", "paris", "capital", "of", "france"]
+
+
+def run(seconds: float, seed: int) -> dict[str, int]:
+    rng = random.Random(seed)
+    long = seconds > 60
+    counts = _calls(rng, CALLS if long else LEAST * 4)
+    counts |= _cycles(CYCLES if long else 8)
+    counts |= _timeouts(200 if long else 10)
+    return counts
+
+
+def memory() -> int:
+    gc.collect()
+    return int(psutil.Process().memory_info().rss)
+
+
+def _calls(rng: random.Random, calls: int) -> dict[str, int]:
+    """Calls of any length and number, words never seen before among them."""
+    encoders = [TextCrossEncoder("lexical"), TextCrossEncoder(fixtures.folder("bert"), score_cache=1000)]
+    serial, before = 0, 0
+    for call in range(calls):
+        encoder = rng.choice(encoders)
+        documents = []
+        for _ in range(rng.choice([1, 3, 20, 100])):
+            serial += 1
+            words = rng.choices(WORDS, k=rng.choice([0, 5, 60, 400]))
+            documents.append(" ".join(words))
+        assert len(
+            encoder.rerank(f"what is number {serial}?", documents, parallel=rng.choice([None, 1, 2, 60]))
+        ) == len(documents)
+        if call == calls // 10:
+            before = memory()
+    grown = (memory() - before) / 1e6
+    assert grown < CALLS_GROW, f"{calls} calls left {grown:.1f} MB"
+    token_ids = encoders[0].load()._tokenizer._token_ids
+    assert isinstance(token_ids, WordMemo)
+    assert len(token_ids._known) <= MOST_WORDS
+    pooled = [thread for thread in threading.enumerate() if thread.name.startswith("onnx-rerank_")]
+    assert len(pooled) <= 2 * available_cpus(), "threads are kept beyond the CPUs, of two models"
+    return {"calls": calls, "kB grown in calls": round(max(grown, 0) * 1000)}
+
+
+def _cycles(cycles: int) -> dict[str, int]:
+    """The same model opened, used and closed."""
+    before = 0
+    for cycle in range(cycles):
+        TextCrossEncoder(fixtures.folder("bert")).rerank("a bee", ["a hive", *LONG])
+        if cycle == cycles // 10:
+            before = memory()
+    grown = (memory() - before) / 1e6
+    assert grown < CYCLES_GROW, f"{cycles} models opened and closed left {grown:.1f} MB"
+    return {"models opened and closed": cycles, "kB grown in openings": round(max(grown, 0) * 1000)}
+
+
+def _timeouts(calls: int) -> dict[str, int]:
+    """Calls that would never end: each ends in its time, and the encoder is as good as before."""
+    late = []
+    with tempfile.TemporaryDirectory() as folder:
+        encoder = TextCrossEncoder(endless(fixtures.folder("bert"), Path(folder) / "model"), optimize="off")
+        expected = encoder.rerank("a bee", ["a hive"])
+        for call in range(calls):
+            timeout = 0.02 + 0.01 * (call % 5)
+            start = time.monotonic()
+            try:
+                encoder.rerank(FOR_EVER, LONG * (1 + call % 3), timeout=timeout)
+            except RerankTimeoutError:
+                late.append(time.monotonic() - start - timeout)
+            assert abs(encoder.rerank("a bee", ["a hive"])[0] - expected[0]) < 1e-6
+    assert len(late) == calls
+    late.sort()
+    assert late[len(late) // 2] < LATEST, f"a timeout comes {late[len(late) // 2]:.3f} s late"
+    return {"timeouts": calls, "ms late at most": round(late[-1] * 1000)}
