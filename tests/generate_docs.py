@@ -58,6 +58,7 @@ def generated() -> dict[Path, str]:
     pages = {ROOT / "docs" / "peers" / f"{peer.slug}.md": peers.page(peer) for peer in peers.PEERS}
     return {
         **pages,
+        ROOT / "docs" / "llms.txt": llms(),
         options: options_text,
         commands: between(commands.read_text(encoding="utf-8"), "commands", command_line()),
         readme: between(readme.read_text(encoding="utf-8"), "models", models_table(SHORT_LIST)),
@@ -144,6 +145,26 @@ def command_line() -> str:
         shown = runner.invoke(app, [*name.split(), "--help"], env=environment, prog_name="onnx-rerank")
         parts.append(f"## onnx-rerank {name}".rstrip() + f"\n\n```text\n{shown.stdout.strip()}\n```\n")
     return "\n".join(parts)
+
+
+def llms() -> str:
+    """The pages by their titles, for language models (llmstxt.org)."""
+    lines = [
+        "# onnx-rerank-integrations",
+        "",
+        "> Rescores retrieved documents in LangChain and LlamaIndex with ONNX cross-encoders, fast on a CPU, no torch.",
+        "",
+        "## Documentation",
+        "",
+    ]
+    for path in sorted((ROOT / "docs").rglob("*.md")):
+        page = path.relative_to(ROOT / "docs").with_suffix("").as_posix()
+        if not page.startswith("listing/"):
+            lines.append(f"- [{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}]({SITE}{page}/)")
+    return "\n".join(lines) + "\n"
+
+
+SITE = "https://onnx-rerank-integrations.github.io/onnx-rerank-integrations/"
 
 
 def between(text: str, mark: str, content: str) -> str:
