@@ -79,11 +79,12 @@ def test_published_scores_are_whole() -> None:
 
 def test_bench_counts_what_it_ran() -> None:
     encoder = TextCrossEncoder("lexical")
-    passages = bench.sample_passages(10)
+    passages = next(bench.new_passages(10, seed=1))
 
     speed = bench.bench(encoder, passages, seconds=0, calls=3)
 
     assert all(60 <= len(passage.split()) <= 200 for passage in passages)
+    assert speed.texts == "the same in each call"
     assert (speed.documents, speed.calls) == (10, 3)
     assert speed.tokens == encoder.token_count((bench.QUERY, passage) for passage in passages)
     assert speed.documents_per_second == pytest.approx(10 / speed.p50)
@@ -92,6 +93,24 @@ def test_bench_counts_what_it_ran() -> None:
     assert speed.peak_memory > 10**7
     with pytest.raises(InputValueError, match="no documents"):
         bench.bench(encoder, [])
+
+
+def test_bench_gives_each_call_and_each_process_texts_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = bench.new_passages(20)
+    seen = [passage for _ in range(4) for passage in next(calls)]
+    encoder = TextCrossEncoder("lexical")
+    ranked: list[str] = []
+    rerank = encoder.rerank
+    monkeypatch.setattr(encoder, "rerank", lambda q, texts, **how: (ranked.extend(texts), rerank(q, texts, **how))[1])
+
+    speed = bench.bench(encoder, bench.new_passages(20), seconds=0, calls=3)
+
+    assert len(set(seen)) == 80
+    assert len(set(ranked)) == 80
+    assert not set(seen) & set(ranked)
+    assert (speed.documents, speed.calls, speed.texts) == (20, 3, "new in each call")
+    tokens = encoder.token_count(("", passage) for passage in seen) / sum(len(passage.split()) for passage in seen)
+    assert 1.1 < tokens < 1.8
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the inherited figure is to be had")
@@ -111,7 +130,10 @@ def test_bench_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixtu
     arguments = ["bench", "--model", "lexical", "--seconds", "0", "--documents", str(tmp_path / "passages.txt")]
 
     assert main(arguments) == 0
-    assert "| documents per call | 2 |" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "| documents per call | 2 |" in printed
+    assert "| texts | the same in each call |" in printed
+    assert "| computed by | onnxruntime, CPUExecutionProvider, 1 thread, fp32, its own graph |" in printed
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["documents"] == 2
     assert main([*arguments[:-1], str(tmp_path / "missing.txt")]) == 1

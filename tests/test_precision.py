@@ -76,11 +76,11 @@ def test_fp16_runs_a_converted_copy_whose_scores_are_near(name: str, optimize: A
     encoder = TextCrossEncoder(folder, precision="fp16", optimize=optimize)
     half = np.array(encoder.rerank("rain", TEXTS))
 
-    ran = encoder.load()._session._path  # type: ignore[attr-defined]
+    ran = encoder.load()._session.path  # type: ignore[attr-defined]
     assert FLOAT16 in element_types(ran)
     assert FLOAT16 not in element_types(folder / "model.onnx")
     assert 0 < np.abs(half - exact).max() < 0.05 * np.ptp(exact) + 1e-3
-    assert TextCrossEncoder(folder, precision="fp16", optimize=optimize).load()._session._path == ran  # type: ignore[attr-defined]
+    assert TextCrossEncoder(folder, precision="fp16", optimize=optimize).load()._session.path == ran  # type: ignore[attr-defined]
 
 
 def test_a_graph_that_overflows_in_fp16_is_refused_each_time(tmp_path: Path) -> None:

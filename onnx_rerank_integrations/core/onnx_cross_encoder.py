@@ -26,6 +26,7 @@ from onnx_rerank_integrations.core.company import (
 )
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
+from onnx_rerank_integrations.core.engine.onnxruntime import provider_name
 from onnx_rerank_integrations.core.engine.stops import Stop, deadline, finish_by, stoppable
 from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.errors import (
@@ -300,6 +301,16 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
     def lanes(self) -> int:
         """Batches that the model runs at once."""
         return self._session.lanes
+
+    @property
+    def computed_by(self) -> str:
+        """What runs which graph, for reports: ``onnxruntime, CPUExecutionProvider, 2 threads, fp32, its own graph``."""
+        engine = self._engine
+        names = [provider_name(provider) for provider in engine.providers or ["CPUExecutionProvider"]]
+        precision = "fp16" if FLOAT16 in element_types(self._session.path) else engine.precision
+        parts = [engine.backend, *(names if engine.backend == "onnxruntime" else ["CPU"])]
+        parts += [f"{self._session.threads} thread{'s' * (self._session.threads != 1)}", precision]
+        return ", ".join([*parts, "its own graph" if self._session.path == self.files.onnx else "a copy of the graph"])
 
     @property
     def batch_limit(self) -> int | None:

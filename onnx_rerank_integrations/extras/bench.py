@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +33,7 @@ class Speed:
         p99: Seconds that 99 of 100 calls stay below.
         peak_memory: Most bytes this process has held since it began, the model included; None where the system doesn't
             say.
+        texts: Whether each call had texts of its own.
     """
 
     documents: int
@@ -41,11 +44,12 @@ class Speed:
     p50: float
     p99: float
     peak_memory: int | None
+    texts: str
 
 
 def bench(
     encoder: TextCrossEncoderBase,
-    documents: Sequence[str],
+    documents: Sequence[str] | Iterator[Sequence[str]],
     *,
     query: str = QUERY,
     seconds: float = 10.0,
@@ -53,14 +57,13 @@ def bench(
     batch_size: int | None = None,
     parallel: int | None = None,
 ) -> Speed:
-    """Ranks the documents again and again.
-
-    The texts are the same in each call, so their words are known to the tokenizer, as those of a language are to a
-    service that has run for a while.
+    """Ranks documents, call after call, the first of which isn't counted.
 
     Args:
         encoder: The model.
-        documents: One call's documents.
+        documents: What each call ranks, such as `new_passages()`; it ends where they do. Or one call's documents, for
+            every call: then their words are known to the tokenizer from the second call on, which for a small model is
+            much of the work.
         query: One query for all calls.
         seconds: Go on for at least so long.
         calls: Make at least so many calls.
@@ -68,27 +71,38 @@ def bench(
         parallel: As for `TextCrossEncoder.rerank`.
 
     Raises:
-        InputValueError: There are no documents.
+        InputValueError: There are no documents, or not enough for a second call.
     """
-    if not documents:
-        raise InputValueError("there are no documents to measure with")
-    encoder.rerank(query, documents, batch_size=batch_size, parallel=parallel)
+    new = isinstance(documents, Iterator)
+    texts = documents if isinstance(documents, Iterator) else repeat(documents)
     times: list[float] = []
-    while len(times) < calls or sum(times) < seconds:
+    counts: list[int] = []
+    tokens: list[int] = []
+    for place, passages in enumerate(texts):
+        if not passages:
+            break
         start = time.perf_counter()
-        encoder.rerank(query, documents, batch_size=batch_size, parallel=parallel)
-        times.append(time.perf_counter() - start)
+        encoder.rerank(query, passages, batch_size=batch_size, parallel=parallel)
+        taken = time.perf_counter() - start
+        if place:
+            times.append(taken)
+            counts.append(len(passages))
+            tokens.append(encoder.token_count((query, passage) for passage in passages))
+        if len(times) >= calls and sum(times) >= seconds:
+            break
+    if not times:
+        raise InputValueError("there are no documents to measure with, or too few for a call after the first")
     p50, p99 = (float(value) for value in np.percentile(times, [50, 99]))
-    tokens = encoder.token_count((query, document) for document in documents)
     return Speed(
-        documents=len(documents),
-        tokens=tokens,
+        documents=int(np.median(counts)),
+        tokens=int(np.median(tokens)),
         calls=len(times),
-        documents_per_second=len(documents) / p50,
-        tokens_per_second=tokens / p50,
+        documents_per_second=float(np.median(np.array(counts) / times)),
+        tokens_per_second=float(np.median(np.array(tokens) / times)),
         p50=p50,
         p99=p99,
         peak_memory=peak_memory(),
+        texts="new in each call" if new else "the same in each call",
     )
 
 
@@ -106,13 +120,30 @@ def peak_memory() -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def sample_passages(count: int = 100, seed: int = 0) -> list[str]:
-    """Passages of 60 to 200 words, cut from the prose of the lexical model's card."""
-    card = files("onnx_rerank_integrations").joinpath("models", "lexical", "MODEL_CARD.md").read_text(encoding="utf-8")
-    words = [word for line in card.splitlines() if not line.startswith(("|", "#", "```")) for word in line.split()]
+def new_passages(count: int = 100, seed: int | None = None) -> Iterator[list[str]]:
+    """So many passages of 60 to 200 words for each call, none of which comes twice.
+
+    Their words are drawn from the lexical model's vocabulary, frequent ones more often, as Zipf's law has it; a third
+    of them gets an ending, so that a tokenizer makes more than one token of it, as of English prose.
+
+    Args:
+        count: Passages of a call.
+        seed: Of the draws; None for others in each process.
+    """
+    path = files("onnx_rerank_integrations").joinpath("models", "lexical", "tokenizer.json")
+    vocabulary = list(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
+    words = [word for word in vocabulary if word.isalpha() and len(word) > 1]
+    endings = [word[2:] for word in vocabulary if word.startswith("##") and word[2:].isalpha()]
+    frequencies = 1 / (np.arange(len(words)) + 2.7)
+    frequencies /= frequencies.sum()
     random = np.random.default_rng(seed)
-    passages = []
-    for length in random.integers(60, 201, count):
-        start = int(random.integers(0, len(words)))
-        passages.append(" ".join((words[start:] + words)[:length]))
-    return passages
+    while True:
+        passages = []
+        for length in random.integers(60, 201, count):
+            drawn = [words[place] for place in random.choice(len(words), length, p=frequencies)]
+            ended = random.random(length) < 1 / 3
+            chosen = random.integers(len(endings), size=length)
+            passages.append(
+                " ".join(w + endings[e] if on else w for w, on, e in zip(drawn, ended, chosen, strict=True))
+            )
+        yield passages

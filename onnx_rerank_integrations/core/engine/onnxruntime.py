@@ -101,18 +101,18 @@ class InferenceSession:
         output_ranks: Sequence[int] = (2,),
         otherwise: Path | None = None,
     ) -> None:
-        self._path = path
+        self.path = path
         self._otherwise = otherwise
         self._written = {graph: written(graph) for graph in (path, otherwise) if graph is not None and graph.exists()}
         self._providers: list[Provider] = list(providers or ["CPUExecutionProvider"])
-        self._threads = threads or available_cpus()
+        self.threads = threads or available_cpus()
         self._idle_threads: IdleThreads = idle_threads
         names = [provider_name(provider) for provider in self._providers]
         check_providers(names)
         self._bound = self.on_device = names[0] in BOUND_PROVIDERS
         self._tokens_on_device = TOKENS_ON_DEVICE
-        self.lanes = self._threads if names == ["CPUExecutionProvider"] else 1
-        self._opened: dict[int, Once[Any]] = {count: Once() for count in (self._threads, self._threads // self.lanes)}
+        self.lanes = self.threads if names == ["CPUExecutionProvider"] else 1
+        self._opened: dict[int, Once[Any]] = {count: Once() for count in (self.threads, self.threads // self.lanes)}
         session = self._live(self._threads_of_a_run(all_threads=False))
         self.signature = Signature(path, ports(session.get_inputs()), ports(session.get_outputs()), output_ranks)
         renew_in_child(self)
@@ -165,7 +165,7 @@ class InferenceSession:
         self._tokens_on_device = min(self._tokens_on_device, max(tokens // 2, 1))
 
     def _threads_of_a_run(self, *, all_threads: bool) -> int:
-        return self._threads if all_threads else self._threads // self.lanes
+        return self.threads if all_threads else self.threads // self.lanes
 
     def _live(self, threads: int) -> Any:
         """The session of so many threads a run; opened anew in a forked child, which can't use its parent's."""
@@ -181,27 +181,27 @@ class InferenceSession:
         options.add_session_config_entry("session.intra_op.allow_spinning", str(int(self._idle_threads == "spin")))
         try:
             self._refuse_replaced()
-            session = new_session(str(self._path), options, self._providers)
+            session = new_session(str(self.path), options, self._providers)
         except Exception as error:
             if self._otherwise is not None:
-                logger.warning("the copy %s can't be opened, the model runs as it is: %s", self._path, error)
-                self._path, self._otherwise = self._otherwise, None
+                logger.warning("the copy %s can't be opened, the model runs as it is: %s", self.path, error)
+                self.path, self._otherwise = self._otherwise, None
                 return self._open(threads)
             if isinstance(error, InvalidModelError):
                 raise
             raise InvalidModelError(
-                f"onnxruntime {ort.__version__} can't open {self._path}: {describe_broken(self._path) or error}\n"
+                f"onnxruntime {ort.__version__} can't open {self.path}: {describe_broken(self.path) or error}\n"
                 "Fetch the model again, or export it anew (onnx-rerank export)."
             ) from error
         check_active(self._providers, session.get_providers())
-        logger.debug("opened %s with %s, %d threads", self._path, session.get_providers(), threads)
+        logger.debug("opened %s with %s, %d threads", self.path, session.get_providers(), threads)
         return session
 
     def _refuse_replaced(self) -> None:
         """A graph that is opened again, in a forked child say, must be the one whose tokenizer and labels are used."""
-        if written(self._path) != self._written.get(self._path):
+        if written(self.path) != self._written.get(self.path):
             raise InvalidModelError(
-                f"{self._path} was replaced while an encoder had it open.\nOpen a new encoder, for the new model."
+                f"{self.path} was replaced while an encoder had it open.\nOpen a new encoder, for the new model."
             )
 
     def renew(self) -> None:

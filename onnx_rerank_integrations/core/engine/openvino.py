@@ -67,8 +67,8 @@ class OpenVinoSession:
         check_not_forked()
         self.lanes = 1
         self.on_device = False
-        self._path = path
-        self._threads = threads or available_cpus()
+        self.path = path
+        self.threads = threads or available_cpus()
         self._precision: Precision = precision
         self._compiled = self._compile(openvino)
         renew_in_child(self)
@@ -110,7 +110,7 @@ class OpenVinoSession:
         """A CPU's memory is the system's: there is nothing to learn from one batch."""
 
     def token_budget(self, *, all_threads: bool) -> int:
-        return TOKENS_PER_THREAD * self._threads
+        return TOKENS_PER_THREAD * self.threads
 
     def _compile(self, openvino: Any) -> Any:
         global _used_by
@@ -123,18 +123,18 @@ class OpenVinoSession:
             )
         options = {
             "INFERENCE_PRECISION_HINT": HINTS[self._precision],
-            "INFERENCE_NUM_THREADS": self._threads,
+            "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": "1",
             "PERFORMANCE_HINT": "LATENCY",
         }
         try:
-            compiled = core.compile_model(core.read_model(str(self._path)), "CPU", options)
+            compiled = core.compile_model(core.read_model(str(self.path)), "CPU", options)
         except Exception as error:
             raise InvalidModelError(
-                f"OpenVINO {openvino.__version__} can't open {self._path}: {describe_broken(self._path) or error}\n"
+                f"OpenVINO {openvino.__version__} can't open {self.path}: {describe_broken(self.path) or error}\n"
                 "Leave backend out to run it with onnxruntime."
             ) from error
-        logger.debug("compiled %s with OpenVINO, %s, %d threads", self._path, self._precision, self._threads)
+        logger.debug("compiled %s with OpenVINO, %s, %d threads", self.path, self._precision, self.threads)
         return compiled
 
     def renew(self) -> None:

@@ -147,12 +147,16 @@ class Session(Protocol):
     Attributes:
         signature: What the graph is fed and what is read of it.
         lanes: How many batches should run at once, given enough of them.
+        path: The graph's file.
+        threads: That compute at once, on the CPU.
         on_device: Whether a device computes, while the CPU can prepare the next texts.
     """
 
     signature: Signature
     lanes: int
     on_device: bool
+    path: Path
+    threads: int
 
     def run(
         self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None

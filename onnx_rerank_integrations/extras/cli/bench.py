@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -13,13 +14,20 @@ from onnx_rerank_integrations.extras.cli.documents import read_documents
 from onnx_rerank_integrations.extras.cli.options import JsonFlag, Model, ModelOptions, encoder_of, model_options
 from onnx_rerank_integrations.extras.cli.output import write_json_lines, write_table
 
+PER_CALL = 100
+ENOUGH_CALLS = 6
+"""One that isn't counted, and five that are."""
+
 
 @model_options()
 def bench(
     model: Model = None,
     documents: Annotated[
         Path | None,
-        typer.Option(help="Its documents, as `rank` reads them.", show_default="100 passages of 60 to 200 words"),
+        typer.Option(
+            help="Documents, as rank reads them: 100 new ones in each call if there are 600, else all in every call.",
+            show_default="100 passages of 60 to 200 words, new in each call",
+        ),
     ] = None,
     query: Annotated[str | None, typer.Option(help="The query.", show_default=False)] = None,
     seconds: Annotated[float, typer.Option(min=0, help="Measure for at least so long.")] = 10.0,
@@ -37,19 +45,17 @@ def bench(
     onnx-rerank bench --model embedded
     onnx-rerank bench --model Xenova/ms-marco-MiniLM-L-6-v2 --documents passages.txt --threads 1
     """
-    texts = (
-        measure.sample_passages()
-        if documents is None
-        else [document.text for document in read_documents([str(documents)], "auto", ["text"])]
-    )
     encoder = encoder_of(model, options)
+    texts = measure.new_passages() if documents is None else _calls(documents)
     speed = measure.bench(
         encoder, texts, query=query or measure.QUERY, seconds=seconds, batch_size=batch_size, parallel=parallel
     )
     if as_json:
-        write_json_lines([{"model": encoder.model_name, **asdict(speed)}])
+        write_json_lines([{"model": encoder.model_name, "computed_by": encoder.load().computed_by, **asdict(speed)}])
         return
     rows = [
+        ["computed by", encoder.load().computed_by],
+        ["texts", speed.texts],
         ["documents per call", f"{speed.documents:,}"],
         ["tokens per call", f"{speed.tokens:,}"],
         ["calls", f"{speed.calls:,}"],
@@ -62,5 +68,9 @@ def bench(
     write_table([encoder.model_name, "measured"], rows, numbers=("measured",))
 
 
-def _texts(path: Path) -> list[str]:
-    return [document.text for document in read_documents([str(path)], "auto", ["text"])]
+def _calls(path: Path) -> Sequence[str] | Iterator[Sequence[str]]:
+    """A file's documents: 100 for each call where there are enough for that, else all of them in every call."""
+    texts = [document.text for document in read_documents([str(path)], "auto", ["text"])]
+    if len(texts) < ENOUGH_CALLS * PER_CALL:
+        return texts
+    return iter([texts[start : start + PER_CALL] for start in range(0, len(texts) - PER_CALL + 1, PER_CALL)])
