@@ -162,7 +162,10 @@ def test_positions_of_an_unknown_model_type_are_an_error(tmp_path: Path) -> None
     "tokenizer_config", [{"pad_token": None}, {"pad_token": "<|im_end|>"}, {"padding_side": "right"}]
 )
 def test_a_decoders_rows_are_padded_as_its_head_finds_their_end(tokenizer_config: Any, tmp_path: Path) -> None:
-    same_scores("qwen3-seq-cls", changed("qwen3-seq-cls", tmp_path, tokenizer_config=tokenizer_config))
+    place = changed("qwen3-seq-cls", tmp_path, tokenizer_config=tokenizer_config)
+    files = locate(place)
+    assert TextCrossEncoder(place).load()._tokenizer.pad_id == files.config["pad_token_id"]
+    same_scores("qwen3-seq-cls", place)
 
 
 def last_position_model() -> onnx.ModelProto:
