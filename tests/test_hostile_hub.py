@@ -160,7 +160,7 @@ def test_a_redirect_takes_no_token_along(
     assert mirror.others == []
 
 
-@pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:alert(1)", "http://[::1"])
+@pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:alert(1)", "data:text,x"])
 def test_a_redirect_to_what_is_no_address_of_the_web_is_refused(mirror: Mirror, cache: Path, where: str) -> None:
     mirror.plan.status, mirror.plan.headers = 302, {"Location": where}
 
