@@ -4,6 +4,9 @@ The core is here; the frameworks' doors are in ``onnx_rerank_integrations.langch
 ``.haystack``, and importing this package imports none of the frameworks.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.errors import (
     InputTypeError,
@@ -21,8 +24,10 @@ from onnx_rerank_integrations.core.errors import (
     UnknownModelError,
     UnsupportedModelError,
 )
-from onnx_rerank_integrations.core.remote import RemoteCrossEncoder
 from onnx_rerank_integrations.core.types import ModelDescription, Pair, RankedDocument
+
+if TYPE_CHECKING:
+    from onnx_rerank_integrations.remote import RemoteCrossEncoder
 
 __version__ = "0.1.0"
 
@@ -50,3 +55,10 @@ __all__ = [
     "UnsupportedModelError",
     "__version__",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """A server's client, which only those pay for who ask for it."""
+    if name != "RemoteCrossEncoder":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.remote").RemoteCrossEncoder

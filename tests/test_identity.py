@@ -16,7 +16,7 @@ from onnx_rerank_integrations import InvalidModelError, TextCrossEncoder
 from onnx_rerank_integrations.core.graphs import copies
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model import files, identity
-from onnx_rerank_integrations.core.storage import read_json, why_untrusted, write_atomically
+from onnx_rerank_integrations.core.model.storage import read_json, why_untrusted, write_atomically
 from tests.onnx_files import model_files, write
 
 PARITY = Path(__file__).parent / "parity"
@@ -420,7 +420,7 @@ def test_json_is_read_up_to_a_limit_and_never_raises_anything_foreign(
     file.write_bytes(b"\xff")
     with pytest.raises(ValueError, match="utf-8"):
         read_json(file)
-    monkeypatch.setattr("onnx_rerank_integrations.core.storage.MOST_JSON_BYTES", 10)
+    monkeypatch.setattr("onnx_rerank_integrations.core.model.storage.MOST_JSON_BYTES", 10)
     file.write_bytes(b'"0123456789"')
     with pytest.raises(ValueError, match="more than 10 bytes"):
         read_json(file)

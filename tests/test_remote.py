@@ -30,7 +30,7 @@ from onnx_rerank_integrations import (
     UnknownModelError,
     UnsupportedModelError,
 )
-from onnx_rerank_integrations.core.remote import MOST_CHARACTERS, requests
+from onnx_rerank_integrations.remote import MOST_CHARACTERS, requests
 from tests.live_server import running
 from tests.toy import make_toy, toy_score
 

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase, truncations
 from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, chunks, deduplicate, plan
 from onnx_rerank_integrations.core.checks import checked_pairs
-from onnx_rerank_integrations.core.company import (
+from onnx_rerank_integrations.core.engine import open_session
+from onnx_rerank_integrations.core.engine.company import (
     HALF_TOLERANCE,
     INT8_TOLERANCE,
     LONG_ROW,
@@ -24,7 +25,6 @@ from onnx_rerank_integrations.core.company import (
     TOLERANCE,
     try_company,
 )
-from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.onnxruntime import provider_name
 from onnx_rerank_integrations.core.engine.stops import Stop, deadline, finish_by, stoppable

@@ -23,8 +23,8 @@ import numpy as np
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.engine.forks import Lock, undivided
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
+from onnx_rerank_integrations.core.model.storage import make_folder, why_untrusted
 from onnx_rerank_integrations.core.scoring import Floats
-from onnx_rerank_integrations.core.storage import make_folder, why_untrusted
 from onnx_rerank_integrations.core.types import Pair
 
 logger = logging.getLogger(__name__)

@@ -26,7 +26,7 @@ from onnx_rerank_integrations.core.errors import (
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.model.config import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
-from onnx_rerank_integrations.core.storage import read_record, write_atomically
+from onnx_rerank_integrations.core.model.storage import read_record, write_atomically
 from onnx_rerank_integrations.core.types import Pair
 
 if TYPE_CHECKING:

@@ -27,7 +27,7 @@ from typing import Any
 
 from onnx_rerank_integrations.core.model.identity import sha256, stamp
 from onnx_rerank_integrations.core.model.locks import locked
-from onnx_rerank_integrations.core.storage import make_folder, read_record, why_untrusted, write_atomically
+from onnx_rerank_integrations.core.model.storage import make_folder, read_record, why_untrusted, write_atomically
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, ModelNotFoundError
 from onnx_rerank_integrations.core.model.identity import sha256
-from onnx_rerank_integrations.core.storage import is_inside, make_folder, replacing
+from onnx_rerank_integrations.core.model.storage import is_inside, make_folder, replacing
 
 
 def inner_path(model: str, graph: str, location: str) -> str:

@@ -28,8 +28,8 @@ from onnx_rerank_integrations.core.model.advice import how_to_mend, how_to_name,
 from onnx_rerank_integrations.core.model.external_data import inner_path, is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.hub import HubOptions, HubRepository, open_repository
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, content, own_cache, sha256
+from onnx_rerank_integrations.core.model.storage import read_json
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
-from onnx_rerank_integrations.core.storage import read_json
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
 __all__ = ["describe_broken", "download", "is_cached", "locate"]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import InvalidModelError, UnsupportedModelError
-from onnx_rerank_integrations.core.storage import read_json
+from onnx_rerank_integrations.core.model.storage import read_json
 from onnx_rerank_integrations.core.types import Answers
 
 Array = NDArray[np.float32]

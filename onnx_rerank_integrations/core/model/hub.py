@@ -41,8 +41,8 @@ from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_men
 from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, hash_file, hash_like, kind_of, learn, own_cache
 from onnx_rerank_integrations.core.model.locks import locked
+from onnx_rerank_integrations.core.model.storage import is_inside, make_folder, read_record, write_atomically
 from onnx_rerank_integrations.core.model.variants import GRAPH_FOLDERS
-from onnx_rerank_integrations.core.storage import is_inside, make_folder, read_record, write_atomically
 
 _log = logging.getLogger(__name__)
 _Result = TypeVar("_Result")

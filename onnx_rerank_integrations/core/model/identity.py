@@ -19,8 +19,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
+from onnx_rerank_integrations.core.model.storage import make_folder, read_record, why_untrusted, write_atomically
 from onnx_rerank_integrations.core.onnx_format import external_data
-from onnx_rerank_integrations.core.storage import make_folder, read_record, why_untrusted, write_atomically
 
 _log = logging.getLogger(__name__)
 

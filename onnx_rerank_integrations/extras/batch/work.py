@@ -18,8 +18,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from onnx_rerank_integrations.core.errors import InputValueError
+from onnx_rerank_integrations.core.model.storage import replacing, write_atomically
 from onnx_rerank_integrations.core.scoring import Floats
-from onnx_rerank_integrations.core.storage import replacing, write_atomically
 
 UNFINISHED = ".unfinished"
 
