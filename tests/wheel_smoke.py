@@ -5,9 +5,13 @@ It ranks offline and drags nothing in; with an extra, what the extra is for work
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +126,28 @@ def openvino() -> None:
     assert max(abs(a - b) for a, b in zip(ours, other, strict=True)) < 1e-3, (ours, other)
 
 
+def server() -> None:
+    """A server in a process of its own answers a request, and ends when it is told to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    serving = subprocess.Popen(["onnx-rerank", "serve", "--model", "lexical", "--port", str(port)])
+    body = json.dumps({"query": QUERY, "texts": DOCUMENTS}).encode()
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}/rerank", body, headers={"Content-Type": "application/json"}
+    )
+    try:
+        for _ in range(100):
+            with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
+                best = json.load(answer)[0]["index"]
+                break
+            time.sleep(0.2)
+        assert DOCUMENTS[best] == DOCUMENTS[1], best
+    finally:
+        serving.terminate()
+        assert serving.wait(timeout=30) == 0
+
+
 CHECKS: dict[str, Callable[[], None]] = {
     "": without_extras,
     "langchain": langchain,
@@ -133,6 +159,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "plot": plot,
     "optimize": optimize,
     "openvino": openvino,
+    "server": server,
 }
 
 if __name__ == "__main__":
