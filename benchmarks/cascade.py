@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cascade", description=__doc__)
     parser.add_argument("collection")
     parser.add_argument("--large", required=True)
-    parser.add_argument("--small", default="embedded")
+    parser.add_argument("--small", default="lexical")
     parser.add_argument("--keep", type=int, action="append")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -17,7 +17,7 @@ from benchmarks.texts import PROSE, WORKLOADS, make_groups, prose
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
-EMBEDDED = HERE.parent / "onnx_rerank_integrations" / "models" / "embedded"
+EMBEDDED = HERE.parent / "onnx_rerank_integrations" / "models" / "lexical"
 
 MAX_LENGTH = 512
 # The exporter that made most of the hub's ONNX files (optimum's, which traces), at an opset of their years.
