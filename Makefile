@@ -10,7 +10,7 @@ $(shell rm -rf $(VENV))
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-quick lint types docs soak bench notebooks clean
+.PHONY: mutation help demo test test-quick lint types docs soak bench notebooks clean
 
 help:  ## Show this list.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -36,7 +36,11 @@ docs: $(VENV)/docs  ## Build the documentation site into build/site, strictly.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 soak: $(VENV)/test  ## Run the long forms of the fault, file and text tests: 30 minutes at most.
-	$(BIN)/python -m tests.soak
+	$(BIN)/python -m tests.soak --seconds 200 --json docs/reliability.json
+	$(BIN)/python -m tests.generate_docs
+
+mutation: $(VENV)/test  ## Break the core one change at a time, to see a test go red (takes long).
+	$(BIN)/python -m tests.mutation
 
 bench: $(VENV)/bench  ## Measure against the peers (takes long; see benchmarks/README.md).
 	$(BIN)/python -m benchmarks

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -51,6 +52,7 @@ def generated() -> dict[Path, str]:
     readme = ROOT / "README.md"
     models = ROOT / "docs" / "models.md"
     options = ROOT / "docs" / "options.md"
+    reliability = ROOT / "docs" / "reliability.md"
     commands = ROOT / "docs" / "command-line.md"
     options_text = options.read_text(encoding="utf-8")
     for mark, table in options_tables().items():
@@ -62,8 +64,16 @@ def generated() -> dict[Path, str]:
         options: options_text,
         commands: between(commands.read_text(encoding="utf-8"), "commands", command_line()),
         readme: between(readme.read_text(encoding="utf-8"), "models", models_table(SHORT_LIST)),
+        reliability: between(reliability.read_text(encoding="utf-8"), "soak", soak_table()),
         models: between(models.read_text(encoding="utf-8"), "models", models_table()),
     }
+
+
+def soak_table() -> str:
+    """The counts of the last long run: what `make soak` wrote."""
+    counts = json.loads((ROOT / "docs" / "reliability.json").read_text(encoding="utf-8"))
+    rows = [[part, what, f"{number:,}"] for part, found in counts.items() for what, number in found.items()]
+    return markdown_table(["part", "what was tried", "number"], rows)
 
 
 def options_tables() -> dict[str, str]:
