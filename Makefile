@@ -64,7 +64,7 @@ $(VENV)/demo: $(VENV)/python
 
 $(VENV)/test: $(VENV)/python
 	@echo "Installing what the tests need into $(VENV): about 800 MB, a minute or two, once."
-	$(BIN)/python -m pip install --quiet -e '.[batch,chat-template,cli,evaluate,haystack,langchain,llama-index,optimize,plot,server]' --group test
+	$(BIN)/python -m pip install --quiet -e '.[chat-template,cli,evaluate,langchain,llama-index,optimize,plot,server]' --group test
 	@touch $@ $(VENV)/demo
 
 $(VENV)/dev: $(VENV)/test
@@ -76,7 +76,7 @@ $(VENV)/docs: $(VENV)/test
 	@touch $@
 
 $(VENV)/notebooks: $(VENV)/test
-	$(BIN)/python -m pip install --quiet -e '.[notebooks,openvino]'
+	$(BIN)/python -m pip install --quiet -e '.[batch,haystack,notebooks,openvino]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/python

@@ -788,6 +788,7 @@ def compression_over(find: Callable[[str], list[Document]], rerank: OnnxRerank) 
 @pytest.fixture(scope="module")
 def passages() -> Iterator[BaseRetriever]:
     """Passages in a vector store: Qdrant in its local mode."""
+    pytest.importorskip("langchain_qdrant", reason="needs the extra [notebooks]")
     from langchain_qdrant import QdrantVectorStore
 
     metadatas = [{"source": f"page {place}"} for place in range(len(PASSAGES))]
