@@ -223,7 +223,8 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         """
         serialized = super().to_json()
         if serialized["type"] == "constructor":
-            serialized["kwargs"] = self.model_dump(mode="json", include=set(serialized["kwargs"]))
+            given = set(serialized["kwargs"])
+            serialized["kwargs"] = self.model_dump(mode="json", include=given, exclude_defaults=True)
         return serialized
 
 

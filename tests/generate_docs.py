@@ -58,7 +58,12 @@ def generated() -> dict[Path, str]:
     for mark, table in options_tables().items():
         options_text = between(options_text, mark, table)
     pages = {ROOT / "docs" / "peers" / f"{peer.slug}.md": peers.page(peer) for peer in peers.PEERS}
+    migrating = ROOT / "docs" / "migrating.md"
+    migrating_text = migrating.read_text(encoding="utf-8")
+    for peer in peers.PEERS:
+        migrating_text = between(migrating_text, f"peer-{peer.slug}", peers.tables(peer))
     return {
+        migrating: migrating_text,
         **pages,
         ROOT / "docs" / "llms.txt": llms(),
         options: options_text,

@@ -130,6 +130,9 @@ PEERS = (
         ),
         silent=(
             "`rerank` gives a list, not a generator.",
+            "Everything optional is a keyword here, positional there.",
+            "`cuda=Device.AUTO` takes a GPU where there is one; here the CPU, unless `providers` names another.",
+            "`specific_model_path` still works and warns; give the folder as the model.",
             "Any hub id or folder loads, also one that isn't listed.",
             "A name that isn't listed is looked for on the hub, where FastEmbed raises at once.",
         ),
@@ -151,7 +154,7 @@ PEERS = (
             Call(
                 name="__init__",
                 parameters={
-                    "model_name": "a hub id (see the table of [Moving](../migrating.md#flashrank)), or the downloaded folder",
+                    "model_name": "a hub id (see the table of [FlashRank](migrating.md#flashrank)), or the downloaded folder",
                     "cache_dir": SAME + ", as a keyword",
                     "max_length": SAME + "; None is what the model was made for (FlashRank: 512)",
                     "log_level": 'none: `logging.getLogger("onnx_rerank_integrations").setLevel(...)`',
@@ -166,6 +169,7 @@ PEERS = (
         ),
         silent=(
             '`rank` gives logits unless `activation="sigmoid"`; FlashRank\'s scores are sigmoids.',
+            "A passage's `meta` isn't carried along: take it from your list, at `RankedDocument.index`.",
             "Your passages stay as they were; FlashRank writes a float32 `score` into them and sorts them in place.",
             "FlashRank's default model is `ms-marco-TinyBERT-L-2-v2`, English; ours is MiniLM-L-6, English too.",
         ),
@@ -243,7 +247,11 @@ PEERS = (
             'Logits by default: `activation="model"` gives what CrossEncoder gives (a sigmoid for most).',
             "A model of two labels gives one score, the log-odds of the relevant one; of three or more, `label=` is needed.",
         ),
-        why=(NO_TORCH, "It can't train: train with sentence-transformers, then `onnx-rerank export`."),
+        why=(
+            NO_TORCH,
+            "It can't train: train with sentence-transformers, then `onnx-rerank export`.",
+            "`onnx-rerank quantize` makes an int8 copy and keeps it only if it ranks like the original.",
+        ),
     ),
     Peer(
         slug="rerankers",
@@ -293,10 +301,10 @@ PEERS = (
             Call(name="score", parameters={"text_pairs": SAME + ", of `OnnxCrossEncoderModel`"}),
         ),
         silent=(
-            "`OnnxCrossEncoderModel.score` gives logits; the order is the same.",
+            "`OnnxCrossEncoderModel.score` gives logits, there most models a sigmoid; the order is the same.",
             "`OnnxRerank` is the model and the `CrossEncoderReranker` in one, and writes the score into the metadata.",
         ),
-        why=(NO_TORCH, "langchain-community is being wound down."),
+        why=(NO_TORCH, "langchain-community is being sunset."),
     ),
     Peer(
         slug="langchain-flashrank",
@@ -323,7 +331,11 @@ PEERS = (
             "`metadata[\"id\"]`, the place in the input, isn't written; the documents' own `id` is kept.",
             "The score is a plain float and always the new one.",
         ),
-        why=("Async that doesn't block, traces, a retriever of its own, and 3 to 4 times the speed.",),
+        why=(
+            "Async that doesn't block, traces, a retriever of its own, and 3 to 4 times the speed.",
+            "langchain-community is being sunset.",
+            "`ms-marco-MultiBERT-L-12` has no ONNX counterpart by name: load the folder that FlashRank downloaded.",
+        ),
     ),
     Peer(
         slug="langchain-jina",
@@ -438,8 +450,11 @@ PEERS = (
             ),
         ),
         silent=(
-            "`top_n` is 3 by default, there 2.",
-            "Scores are sigmoids, there what the model's config asks for.",
+            "`top_n` is 3 by default, there `top_n=2`.",
+            "The default model is MiniLM-L-6 for MS MARCO, there `cross-encoder/stsb-distilroberta-base`, for similarity.",
+            "Scores are sigmoids; there the model's own activation: logits for MS MARCO models. A cutoff after it changes.",
+            'Options are keywords here, positional there (`SentenceTransformerRerank(2, "model")`).',
+            "It reads what the model was made for, 512 tokens for most; there 512.",
             "The given nodes keep their scores.",
         ),
         why=(NO_TORCH,),
@@ -540,15 +555,22 @@ def page(peer: Peer) -> str:
         f"# From {peer.title}",
         f"As of {peer.package} {peer.version}. Takes its place:",
         f"```python not-run\n{peer.here}\n```",
+        tables(peer, heading="##").replace("(migrating.md", "(../migrating.md").strip(),
+        "Code before and after: [Moving from another library](../migrating.md). All [options](../options.md).",
     ]
+    return "\n\n".join(parts) + "\n"
+
+
+def tables(peer: Peer, *, heading: str = "###") -> str:
+    """Its calls parameter by parameter, what changes in silence, and why to move."""
+    parts = []
     for call in peer.calls:
-        heading = peer.symbol if call.name in ("", "__init__") else f"{peer.symbol}.{call.name}"
-        rows = "\n".join(f"| `{name}` | {here.replace('|', chr(92) + '|')} |" for name, here in call.parameters.items())
-        parts.append(f"## {heading}\n\n| parameter | here |\n| --- | --- |\n{rows}")
-    parts.append("## What changes in silence\n\n" + "\n".join(f"- {line}" for line in peer.silent))
-    if peer.why:
-        parts.append("## Why, and why not\n\n" + "\n".join(f"- {line}" for line in peer.why))
-    parts.append("Code before and after: [Moving from another library](../migrating.md). All [options](../options.md).")
+        name = peer.symbol if call.name in ("", "__init__") else f"{peer.symbol}.{call.name}"
+        rows = "\n".join(f"| `{one}` | {here} |" for one, here in call.parameters.items())
+        parts.append(f"{heading} Parameters of `{name}`\n\n| parameter | here |\n| --- | --- |\n{rows}")
+    changes = "\n".join(f"- {line}" for line in peer.silent)
+    reasons = "\n".join(f"- {line}" for line in peer.why)
+    parts.append(f"What changes in silence:\n\n{changes}\n\nWhy, and why not:\n\n{reasons}")
     return "\n\n".join(parts) + "\n"
 
 

@@ -14,6 +14,7 @@ from tests.readme_blocks import blocks, run
 ROOT = Path(__file__).parent.parent
 THIN_PACKAGES = sorted((ROOT / "packages").iterdir())
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(path / "README.md" for path in THIN_PACKAGES)])
+REPOSITORY = r"https://(?:github|raw\.githubusercontent)\.com/(?:onnx-rerank-integrations/){2}(?:blob/)?main/"
 PACKAGES = ("langchain_core", "llama_index.core")
 FURTHER_PACKAGES = {"docs/listing/haystack.md": "haystack", "docs/scale.md": "pyarrow"}
 
@@ -34,8 +35,11 @@ def test_python_blocks_run_and_print_what_stands_below_them(
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_to_files_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+    text = page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+    for target in re.findall(REPOSITORY + r"([^)#`\s]+)", text):
+        assert (ROOT / target).exists(), f"{page.name} links to {target} of the repository"
 
 
 @pytest.mark.parametrize("path", generate_docs.generated(), ids=lambda path: path.name)
