@@ -34,10 +34,17 @@ from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
-from onnx_rerank_integrations.core.options import check_option, defaults, descriptions, examples, listed, option_types
+from onnx_rerank_integrations.core.options import (
+    advice,
+    check_option,
+    defaults,
+    descriptions,
+    examples,
+    listed,
+    option_types,
+)
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import RankedDocument
-from onnx_rerank_integrations.option_names import advice
 from onnx_rerank_integrations.remote import RemoteCrossEncoder
 
 logger = logging.getLogger(__name__)

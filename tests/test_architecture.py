@@ -22,7 +22,7 @@ ROOT = Path(onnx_rerank_integrations.__file__).parent
 
 LEAVES = ("types", "errors", "checks", "batching", "scoring", "onnx_format")
 DOORS = ("langchain", "llama_index", "haystack")
-SHARED_BY_DOORS = ("door", "option_names", "remote")
+SHARED_BY_DOORS = ("door", "remote")
 
 EVERYWHERE = ("numpy", "typing_extensions", "tqdm", "filelock")
 PLACES: dict[str, tuple[str, ...]] = {

@@ -23,14 +23,13 @@ from pydantic import ValidationError
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
-from onnx_rerank_integrations.core.options import descriptions
+from onnx_rerank_integrations.core.options import PEERS_NAMES, PEERS_NEEDLESS, descriptions
 from onnx_rerank_integrations.door import (
     LOADING_OPTIONS,
     RerankOptions,
     check_query,
     chosen_text,
 )
-from onnx_rerank_integrations.option_names import PEERS_NAMES, PEERS_NEEDLESS
 from tests.toy import make_toy, toy_score
 
 

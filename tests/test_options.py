@@ -104,3 +104,16 @@ def test_options_as_they_come_warn_of_nothing(folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         TextCrossEncoder(folder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cuda": True}, 'cuda is no option here: it is called providers, as in providers=\\["CUDA'),
+        ({"max_lenght": 8}, "max_lenght is no option here: did you mean max_length?"),
+        ({"trust_remote_code": True}, "no code of a model is ever run"),
+    ],
+)
+def test_another_librarys_name_for_an_option_names_ours(options: dict[str, Any], message: str, folder: Path) -> None:
+    with pytest.raises(InputTypeError, match=f"TextCrossEncoder: .*{message}"):
+        TextCrossEncoder(folder, **options)

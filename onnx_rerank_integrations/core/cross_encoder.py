@@ -20,12 +20,12 @@ from onnx_rerank_integrations.core.cascade import Cascade
 from onnx_rerank_integrations.core.checks import check_list
 from onnx_rerank_integrations.core.engine.forks import Once, undivided
 from onnx_rerank_integrations.core.engine.stops import unstoppable
-from onnx_rerank_integrations.core.errors import InvalidModelError, RerankError
+from onnx_rerank_integrations.core.errors import InputTypeError, InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.model.advice import how_to_mend
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
-from onnx_rerank_integrations.core.options import Options, Source, changed, documented, takes, values
+from onnx_rerank_integrations.core.options import Options, Source, advice, changed, defaults, documented, takes, values
 from onnx_rerank_integrations.core.score_cache import ScoreCache, open_store
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.tokens.texts import panics_as
@@ -61,6 +61,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
 
     @takes(Options)
     def __init__(self, *args: Any, **kwargs: Any) -> None:
+        if unknown := [name for name in kwargs if name not in defaults()]:
+            raise InputTypeError(f"TextCrossEncoder: {'; '.join(advice(name, list(defaults())) for name in unknown)}")
         self.options = options = Options(*args, **kwargs)
         self.model_name = str(options.model_name or registry.default_model())
         self.activation = options.activation

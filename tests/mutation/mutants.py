@@ -344,7 +344,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "another library's name of an option leads to ours",
-        "onnx_rerank_integrations/option_names.py",
+        "onnx_rerank_integrations/core/options.py",
         "meant = PEERS_NAMES.get(name)",
         "meant = None",
         ("tests/test_door.py",),
