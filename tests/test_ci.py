@@ -1,0 +1,42 @@
+"""`.ci/run` says what its steps say: its own end adds no failure and hides none."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+FIRST, HERE, BESIDE = (
+    "tests",
+    ["style", "notebooks", "parity", "docs", "faults", "audit"],
+    ["lowest", "wheels", "scale"],
+)
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a script of bash")
+
+
+def run(folder: Path, **bodies: str) -> "subprocess.CompletedProcess[str]":
+    """Runs the script with each step replaced by one line, or by the body given."""
+    steps = [FIRST, *HERE, *BESIDE, "server"]
+    stand_ins = "".join(f"{step}() {{ {bodies.get(step, f'echo ran {step}')}; }}\n" for step in steps)
+    functions, ending = SCRIPT.split("case ${1:-} in", 1)
+    script = folder / ".ci" / "run"
+    script.parent.mkdir()
+    script.write_text(f"{functions}make() {{ :; }}\n{stand_ins}case ${{1:-}} in{ending}")
+    return subprocess.run(["bash", script], capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_all_green_is_green_and_prints_every_step(tmp_path: Path) -> None:
+    done = run(tmp_path)
+    assert done.returncode == 0, done.stderr
+    for step in (FIRST, *HERE, *BESIDE, "server"):
+        assert f"ran {step}\n" in done.stdout
+
+
+@pytest.mark.parametrize("step", [FIRST, "parity", "scale", "server"])
+def test_one_red_step_is_red(tmp_path: Path, step: str) -> None:
+    done = run(tmp_path, **{step: f"echo broke {step}; false"})
+    assert done.returncode != 0
+    assert f"broke {step}\n" in done.stdout
+    assert "== done" not in done.stdout
