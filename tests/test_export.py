@@ -76,10 +76,31 @@ def test_a_folder_that_is_there_is_kept_unless_asked(tmp_path: Path) -> None:
 
     with pytest.raises(InputValueError, match="is there already"):
         export("whatever", tmp_path / "out")
+    with pytest.raises(InputValueError, match="wasn't made by this package"):
+        export("whatever", tmp_path / "out", overwrite=True)
     with pytest.raises(ModelNotFoundError, match="can't be loaded by transformers"):
-        export(str(tmp_path / "nothing"), tmp_path / "out", overwrite=True)
+        export(str(tmp_path / "nothing"), tmp_path / "new")
     assert (tmp_path / "out" / "notes.txt").read_text() == "mine"
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_an_older_export_is_replaced_where_asked(tmp_path: Path) -> None:
+    model, tokenizer = build("bert")
+    model.save_pretrained(tmp_path / "trained")
+    tokenizer.save_pretrained(tmp_path / "trained")
+    export(str(tmp_path / "trained"), tmp_path / "out")
+    before = TextCrossEncoder(tmp_path / "out").rerank("a cat", ["a stone"])
+    model.classifier.bias.data += 1.0
+    model.save_pretrained(tmp_path / "trained")
+
+    with pytest.raises(ModelNotFoundError, match="can't be loaded by transformers"):
+        export(str(tmp_path / "nothing"), tmp_path / "out", overwrite=True)
+    assert TextCrossEncoder(tmp_path / "out").rerank("a cat", ["a stone"]) == before
+    export(str(tmp_path / "trained"), tmp_path / "out", overwrite=True)
+
+    after = TextCrossEncoder(tmp_path / "out").rerank("a cat", ["a stone"])
+    assert after == pytest.approx([before[0] + 1.0], abs=1e-5)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "trained"]
 
 
 def test_the_configs_are_complete_for_other_loaders(tmp_path: Path) -> None:

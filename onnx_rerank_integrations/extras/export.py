@@ -25,7 +25,7 @@ from onnx_rerank_integrations.core.errors import (
     ModelNotFoundError,
     UnsupportedModelError,
 )
-from onnx_rerank_integrations.core.model.config import FALLBACK_MAX_LENGTH, LARGEST_BELIEVABLE_LENGTH, usable_positions
+from onnx_rerank_integrations.core.model.config import FALLBACK_MAX_LENGTH, stated_length
 from onnx_rerank_integrations.core.model.storage import read_record, write_atomically
 from onnx_rerank_integrations.core.types import Pair
 
@@ -134,15 +134,8 @@ def _load(model: str, revision: str | None) -> tuple[Any, Any]:
             f"The tokenizer of {model} ({type(tokenizer).__name__}) has no fast form, so no tokenizer.json can be "
             "written.\nConvert it with transformers first."
         )
-    stated = tokenizer.model_max_length
-    tokenizer.model_max_length = min(
-        [
-            limit
-            for limit in (stated, usable_positions(config.to_dict()))
-            if limit and limit < LARGEST_BELIEVABLE_LENGTH
-        ],
-        default=FALLBACK_MAX_LENGTH,
-    )
+    stated = stated_length(config.to_dict(), {"model_max_length": tokenizer.model_max_length})
+    tokenizer.model_max_length = FALLBACK_MAX_LENGTH if stated is None else stated
     return original.eval(), tokenizer
 
 

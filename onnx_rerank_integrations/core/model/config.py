@@ -15,6 +15,8 @@ from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelEr
 from onnx_rerank_integrations.core.scoring import label_count
 from onnx_rerank_integrations.core.types import ModelFiles
 
+Json = Mapping[str, Any]
+
 FALLBACK_MAX_LENGTH = 512
 LARGEST_DEFAULT_LENGTH = 8192
 """Some language models state 131,072 tokens; one such row would take all memory before the user asked for it."""
@@ -242,7 +244,7 @@ def read_kind(files: ModelFiles) -> Kind:
         final=is_lexical(config) or model_type == "bert-pair-of-encoders",
         threads=1 if is_lexical(config) else None,
         token_budget=LEXICAL_TOKEN_BUDGET if is_lexical(config) else None,
-        max_length=default_length(files, usable_positions(config)),
+        max_length=default_length(files),
         positions=usable_positions(config),
         first_position=first_position(config) if model_type else None,
         pad_token_id=pad_token_id,
@@ -267,17 +269,27 @@ def chosen_max_length(asked: int | None, kind: Kind, name: str, fixed_length: in
     return asked
 
 
-def default_length(files: ModelFiles, positions: int | None) -> int:
+def default_length(files: ModelFiles) -> int:
     """What the registry says, so that it is what its list says; else the smallest number that the files state."""
     if files.description is not None and files.description.max_length:
         return files.description.max_length
-    stated = [
-        whole_number(files.tokenizer_config, "model_max_length"),
-        whole_number(files.sentence_transformers, "max_seq_length"),
-        whole_number(files.config, "max_position_embeddings") if positions is None else positions,
+    stated = stated_length(files.config, files.tokenizer_config, files.sentence_transformers)
+    return FALLBACK_MAX_LENGTH if stated is None else min(stated, LARGEST_DEFAULT_LENGTH)
+
+
+def stated_length(config: Json, tokenizer_config: Json, sentence_transformers: Json | None = None) -> int | None:
+    """The smallest number of tokens that a model's files state, as sentence-transformers takes it; None for none.
+
+    Where nothing ends, the number of positions is still what the model was trained on.
+    """
+    positions = usable_positions(config)
+    numbers = [
+        whole_number(tokenizer_config, "model_max_length"),
+        whole_number(sentence_transformers or {}, "max_seq_length"),
+        whole_number(config, "max_position_embeddings") if positions is None else positions,
     ]
-    believable = [number for number in stated if number is not None and 0 < number < LARGEST_BELIEVABLE_LENGTH]
-    return min([*believable, LARGEST_DEFAULT_LENGTH]) if believable else FALLBACK_MAX_LENGTH
+    believable = [number for number in numbers if number is not None and 0 < number < LARGEST_BELIEVABLE_LENGTH]
+    return min(believable, default=None)
 
 
 def usable_positions(config: Mapping[str, Any]) -> int | None:
@@ -388,7 +400,6 @@ def chat_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-Json = Mapping[str, Any]
 _Wanted = Literal["a whole number", "a text", "a list of texts"]
 
 
