@@ -160,7 +160,11 @@ def test_a_redirect_takes_no_token_along(
     assert mirror.others == []
 
 
-@pytest.mark.parametrize("where", ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:alert(1)", "data:text,x"])
+@pytest.mark.parametrize(
+    "where",
+    ["file:///etc/passwd", "ftp://127.0.0.1/x", "javascript:alert(1)", "data:text,x", "mailto:a@b", "about:blank",
+     "http://[::1/x", "http://127.0.0.1:999999/x", "http://127.0.0.1:x/", "https://"],
+)  # fmt: skip
 def test_a_redirect_to_what_is_no_address_of_the_web_is_refused(mirror: Mirror, cache: Path, where: str) -> None:
     mirror.plan.status, mirror.plan.headers = 302, {"Location": where}
 

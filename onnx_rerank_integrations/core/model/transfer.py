@@ -216,11 +216,25 @@ def _opened(method: str, url: str, headers: Mapping[str, str], seconds_of_silenc
         session: Any = get_session()
         options: dict[str, Any] = {"headers": headers, "timeout": seconds_of_silence}
         if hasattr(session, "build_request"):
-            return session.send(session.build_request(method, url, **options), stream=True, follow_redirects=False)
-        return session.request(method, url, **options, stream=True, allow_redirects=False)
+            request = session.build_request(method, url, **options)
+            with _locations_that_are_none("InvalidURL", "RemoteProtocolError: Invalid URL in location header"):
+                return session.send(request, stream=True, follow_redirects=False)
+        with _locations_that_are_none("ValueError"):
+            return session.request(method, url, **options, stream=True, allow_redirects=False)
 
     with _our_errors():
         return _within(max(HEAD_SECONDS, 2 * seconds_of_silence), send)
+
+
+@contextlib.contextmanager
+def _locations_that_are_none(*failures: str) -> Iterator[None]:
+    """Both libraries make an address of a redirect's location even where they aren't to follow it, and fail in that."""
+    try:
+        yield
+    except Exception as error:
+        if f"{type(error).__name__}: {error}".startswith(failures):
+            raise TransferError(f"it redirects to a place which is no address of the web ({error})") from error
+        raise
 
 
 def _within(seconds: float, send: Callable[[], Any]) -> Any:
