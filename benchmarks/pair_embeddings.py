@@ -53,8 +53,11 @@ def write(source: Path, out: Path) -> None:
     )
     tokenizer.save(str(out / "tokenizer.json"))
     bert = AutoModel.from_pretrained(source, attn_implementation="eager").eval()
-    length = {"model_max_length": bert.config.max_position_embeddings}
-    (out / "tokenizer_config.json").write_text(json.dumps(length), encoding="utf-8")
+    settings = {
+        "model_max_length": bert.config.max_position_embeddings,
+        "tokenizer_class": "PreTrainedTokenizerFast",  # BERT's own would bring its own template
+    }
+    (out / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     (out / "config.json").write_text(
         json.dumps(bert.config.to_dict() | {"id2label": {"0": "LABEL_0"}}), encoding="utf-8"
     )
