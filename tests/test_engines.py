@@ -9,15 +9,18 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ProviderError, TextCrossEncoder
-from onnx_rerank_integrations.core.engine import threads as threads_module
+from onnx_rerank_integrations.core import onnx_cross_encoder
+from onnx_rerank_integrations.core.batching import FEW_TOKENS, Way
 from onnx_rerank_integrations.core.engine.onnxruntime import (
     TOKENS_PER_THREAD,
     InferenceSession,
     onnxruntime,
     run_bound,
 )
-from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
 from onnx_rerank_integrations.core.model.config import LEXICAL_TOKEN_BUDGET
+from onnx_rerank_integrations.core.model.files import locate
+from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
+from onnx_rerank_integrations.core.options import Engine
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -77,12 +80,12 @@ def test_the_model_is_opened_for_all_threads_only_for_a_call_that_wants_them() -
 
 
 def test_how_batches_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads_module, "available_cpus", lambda: 3)
+    monkeypatch.setattr(onnx_cross_encoder, "available_cpus", lambda: 3)
+    files = locate(str(fixtures.folder("bert")))
 
     def way(threads: int, pairs: int, tokens: int, parallel: int | None = None, budget: int | None = None) -> Way:
-        return Lanes(InferenceSession(fixtures.folder("bert") / "model.onnx", threads=threads), budget).way(
-            pairs, tokens, parallel
-        )
+        encoder = OnnxCrossEncoder(files, engine=Engine(threads=threads), token_budget=budget)
+        return encoder.way(pairs, tokens, parallel)
 
     assert way(4, 100, 20_000) == Way(lanes=4, all_threads=False, token_budget=TOKENS_PER_THREAD)
     assert way(4, 10, 400) == Way(lanes=4, all_threads=False, token_budget=100)
@@ -97,10 +100,10 @@ def test_how_batches_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_small_call_of_the_embedded_model_is_one_batch_on_one_thread() -> None:
-    lanes = TextCrossEncoder("lexical", threads=2).load()._lanes
+    encoder = TextCrossEncoder("lexical", threads=2).load()
 
-    assert lanes.way(10, 400, None) == Way(lanes=1, all_threads=False, token_budget=LEXICAL_TOKEN_BUDGET)
-    assert lanes.way(100, 20_000, None).lanes == 2
+    assert encoder.way(10, 400) == Way(lanes=1, all_threads=False, token_budget=LEXICAL_TOKEN_BUDGET)
+    assert encoder.way(100, 20_000).lanes == 2
 
 
 def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEncoder) -> None:
@@ -113,11 +116,11 @@ def test_texts_that_are_the_same_to_the_model_tie_in_any_batch(bert: TextCrossEn
 
 def test_the_threads_are_kept_for_the_next_call_and_left_out_of_pickles(bert: TextCrossEncoder) -> None:
     bert.rerank("rain", documents(3), parallel=2)
-    pool = bert.load()._lanes.workers.pool
+    pool = bert.load()._workers.pool
 
     bert.rerank("rain", documents(3), parallel=2)
 
-    assert bert.load()._lanes.workers.pool is pool
+    assert bert.load()._workers.pool is pool
     assert pickle.loads(pickle.dumps(bert)).rerank("rain", ["a mat"], parallel=2) == pytest.approx(
         bert.rerank("rain", ["a mat"]), abs=1e-5
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import OnnxCrossEncoder, ScoreError, TextCrossEncoder
-from onnx_rerank_integrations.core.engine.threads import Way
+from onnx_rerank_integrations.core.batching import Way
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.tokens.pairs import EncodedPair
 from onnx_rerank_integrations.core.types import Pair

@@ -137,7 +137,6 @@ def on_device(folder: Path, memory: int) -> tuple[TextCrossEncoder, Device]:
     opened = encoder.load()
     device = Device(opened._session, memory)
     opened._session = device  # type: ignore[assignment]
-    opened._lanes._session = device  # type: ignore[assignment]
     return encoder, device
 
 

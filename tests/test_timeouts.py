@@ -22,7 +22,7 @@ from onnx_rerank_integrations import (
     TextCrossEncoderBase,
 )
 from onnx_rerank_integrations.core.engine.onnxruntime import InferenceSession
-from onnx_rerank_integrations.core.engine.stops import Stop, stoppable
+from onnx_rerank_integrations.core.engine.stops import stoppable
 from tests.parity import fixtures
 from tests.toy import make_toy
 
@@ -179,12 +179,12 @@ def test_a_stop_reaches_those_within_but_not_those_around() -> None:
 
 def test_a_run_is_ended_within_it(slow: TextCrossEncoder) -> None:
     encoder = slow.load()
-    session, stop = encoder._session, Stop()
     batch = encoder._collate(encoder.encode([(FOR_EVER, LONG[0])]))
-    threading.Timer(0.1, stop.now).start()
 
-    with pytest.raises(CancelledError):
-        session.run(batch, stop=stop)
+    with stoppable() as stop:
+        threading.Timer(0.1, stop.now).start()
+        with pytest.raises(CancelledError):
+            encoder._session.run(batch)
 
 
 def test_openvino_is_stopped_too(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -132,7 +132,7 @@ class TextCrossEncoderBase(ABC):
             ScoreError: The model gave NaN or infinity for a document.
             RerankTimeoutError: The timeout is over. The encoder is as good as before.
         """
-        end = deadline(timeout)
+        end = None if timeout is None else deadline(timeout)
         pairs = pairs_of(query, documents)
         logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
         return [float(score) for score in self._scores(logits, activation)]
@@ -152,7 +152,7 @@ class TextCrossEncoderBase(ABC):
         Returns:
             N scores in input order.
         """
-        end = deadline(timeout)
+        end = None if timeout is None else deadline(timeout)
         logits = self._checked_logits(checked_pairs(pairs), batch_size, parallel, show_progress, end)
         return [float(score) for score in self._scores(logits, activation)]
 
@@ -189,9 +189,11 @@ class TextCrossEncoderBase(ABC):
             InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
             InputTypeError, ScoreError, RerankTimeoutError: As for `rerank`.
         """
-        end = deadline(timeout)
-        check_top_n(top_n)
-        check_score_threshold(score_threshold)
+        end = None if timeout is None else deadline(timeout)
+        if type(top_n) is not int or top_n < 1:
+            check_top_n(top_n)
+        if score_threshold is not None:
+            check_score_threshold(score_threshold)
         most = min((number for number in (top_n, self.longest_ranking) if number is not None), default=None)
         pairs = pairs_of(query, documents)
         logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
@@ -207,12 +209,14 @@ class TextCrossEncoderBase(ABC):
         show_progress: bool,
         end: float | None,
     ) -> Floats:
-        check_batch_size(batch_size)
-        check_parallel(parallel)
+        if batch_size is not None:
+            check_batch_size(batch_size)
+        if parallel is not None:
+            check_parallel(parallel)
         if not pairs:
             return np.empty(0)
         compute = partial(self.logits, pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
-        logits = finish_by(end, compute)
+        logits = compute() if end is None else finish_by(end, compute)
         if len(logits) != len(pairs):
             raise ScoreError(
                 f"{type(self).__name__} gave {len(logits)} scores for {len(pairs)} documents. No ranking was made: its "
@@ -223,7 +227,8 @@ class TextCrossEncoderBase(ABC):
 
     def _scores(self, logits: Floats, activation: Activation | None) -> Floats:
         chosen = self.activation if activation is None else activation
-        check_choice("activation", chosen, Activation)
+        if chosen not in get_args(Activation):
+            check_choice("activation", chosen, Activation)
         if len(logits) == 0:
             return logits
         return activation_function(chosen, self.config if chosen == "model" else {})(logits)

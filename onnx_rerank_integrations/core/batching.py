@@ -1,8 +1,12 @@
-"""Which pairs share a batch: of similar length, under a budget of padded tokens. Pure arithmetic."""
+"""Which pairs share a batch, of similar length and under a budget of padded tokens, and which batches run at once.
+
+Pure arithmetic.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
@@ -17,6 +21,50 @@ CHUNK_PAIRS = 1024
 LARGEST_PADDING, SMALLEST_PADDING = 0.1, 8
 """A row may be padded by this share of its batch's length, or by this many tokens: beyond that, the padding costs more
 than running another batch does."""
+
+
+FEW_TOKENS = 64
+"""For a call of no more it wouldn't be worth it to open the model for all threads, a second time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How one call's batches are run.
+
+    Attributes:
+        lanes: Batches at once.
+        all_threads: Whether all threads compute each of them, not one.
+        token_budget: Padded tokens of a batch.
+    """
+
+    lanes: int
+    all_threads: bool
+    token_budget: int
+
+
+def way(
+    encodings: int, tokens: int, *, lanes: int, token_budget: Callable[[bool], int], few_tokens: int = FEW_TOKENS
+) -> Way:
+    """How so many encodings, of so many tokens together, are best run.
+
+    Batches run side by side where there are enough, each on one thread, so that none waits for another at the end of
+    each operator: with two threads 1.0 to 1.4 times as fast as all threads on one batch after the other
+    (benchmarks/README.md). Where encodings are fewer than half of the lanes, all threads share each batch.
+
+    Args:
+        encodings: How many.
+        tokens: Of all of them.
+        lanes: Batches that may run at once.
+        token_budget: Padded tokens that suit a batch, by whether all threads compute it.
+        few_tokens: A call of no more runs on one thread.
+    """
+    few = tokens <= few_tokens
+    if few or lanes >= 2 * encodings:
+        lanes = 1
+    all_threads = lanes == 1 and not few
+    budget = token_budget(all_threads)
+    share = -(-tokens // min(lanes, encodings))
+    return Way(lanes, all_threads, min(budget, share) if lanes > 1 else budget)
 
 
 def plan(lengths: Sequence[int], token_budget: int, batch_size: int | None = None) -> Iterator[NDArray[np.intp]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase, truncations
-from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, chunks, deduplicate, plan
+from onnx_rerank_integrations.core.batching import CHUNK_PAIRS, FEW_TOKENS, Way, chunks, deduplicate, plan, way
 from onnx_rerank_integrations.core.checks import checked_pairs
 from onnx_rerank_integrations.core.engine import open_session
 from onnx_rerank_integrations.core.engine.company import (
@@ -27,8 +28,8 @@ from onnx_rerank_integrations.core.engine.company import (
 )
 from onnx_rerank_integrations.core.engine.forks import Once
 from onnx_rerank_integrations.core.engine.onnxruntime import provider_name
-from onnx_rerank_integrations.core.engine.stops import Stop, deadline, finish_by, stoppable
-from onnx_rerank_integrations.core.engine.threads import FEW_TOKENS, Lanes, Way
+from onnx_rerank_integrations.core.engine.stops import Stop, around, deadline, finish_by, stoppable
+from onnx_rerank_integrations.core.engine.threads import Workers, ahead, available_cpus, side_by_side
 from onnx_rerank_integrations.core.errors import (
     MissingExtraError,
     OutOfMemoryError,
@@ -55,11 +56,7 @@ from onnx_rerank_integrations.core.scoring import (
     units_of,
 )
 from onnx_rerank_integrations.core.tokens.auto import Side, TokenizerSettings, class_name
-from onnx_rerank_integrations.core.tokens.pairs import (
-    EncodedPair,
-    PairTokenizer,
-    collate,
-)
+from onnx_rerank_integrations.core.tokens.pairs import INPUTS, EncodedPair, PairTokenizer, collate
 from onnx_rerank_integrations.core.tokens.prompts import chosen_answers, chosen_prompt
 from onnx_rerank_integrations.core.tokens.texts import panics_as
 from onnx_rerank_integrations.core.types import ModelFiles, Pair
@@ -128,8 +125,9 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             threads=engine.threads or kind.threads,
             output_ranks=(3,) if causal else (2, 3) if head else (2,),
         )
-        budget = token_budget or kind.token_budget
-        self._lanes = Lanes(self._session, budget, few_tokens=kind.token_budget or FEW_TOKENS)
+        self._workers = Workers(max(self._session.lanes, available_cpus()))
+        self._token_budget = token_budget or kind.token_budget
+        self._few_tokens = kind.token_budget or FEW_TOKENS
         self._head = head if self._session.signature.output_rank == 3 else None
         self._tokenizer = PairTokenizer(
             files.tokenizer,
@@ -145,8 +143,22 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             pads_by_config=kind.decoder,
             prompt=self._prompt,
         )
+        signature = self._session.signature
         self._padding_side = self._tokenizer.padding_side
-        self._one_by_one = self._told_of_memory = False
+        self._collate: Callable[..., dict[str, NDArray[Any]]] = partial(
+            collate,
+            pad_id=self._tokenizer.pad_id,
+            length=signature.fixed_length,
+            first_position=kind.first_position or 0,
+            inputs={
+                name: signature.dtypes.get(name, dtype)
+                for name, dtype in INPUTS.items()
+                if name in signature.dtypes or (name == "attention_mask" and self._head)
+            },
+        )
+        self.batch_limit: int | None = signature.batch_limit
+        """Most encodings of a batch that the graph, or sound scores, allow; None for any number."""
+        self._told_of_memory = False
         self._warns_truncated = reading.warn_truncated and reading.long_documents != "first"
         rows, outputs = self._in_time(self._try_out)
         self._read: Callable[[NDArray[Any]], Floats]
@@ -156,7 +168,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             negative = None if words.negative is None else self._tokenizer.token_id(words.negative)
             self._read = partial(next_word_logits, positive=positive, negative=negative)
         else:
-            name, columns = self._session.signature.output_name, outputs[0].shape[1]
+            name, columns = signature.output_name, outputs[0].shape[1]
             if any(output.shape[1] != columns for output in outputs):
                 raise UnsupportedModelError(
                     f"The output {name!r} of {files.name} has a number for each token, and none for a pair.\n"
@@ -169,7 +181,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             self._read = partial(relevance_logits, label=label)
             if units != "logits":
                 self._read = partial(relevance_of_probabilities, units=units, label=label)
-        if engine.batching == "auto" and self._session.signature.batch_limit != 1:
+        if engine.batching == "auto" and signature.batch_limit != 1:
             alone = np.concatenate([self._read(output) for output in outputs])
             self._in_time(partial(self._keep_company, alone, rows, ("left",) if causal else SIDES))
 
@@ -214,54 +226,51 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         show_progress: bool = False,
     ) -> Floats:
         firsts, inverse = deduplicate(pairs)
-        logits = self._compute([pairs[first] for first in firsts], batch_size, parallel, show_progress)
-        return logits[inverse]
-
-    def _compute(
-        self, pairs: Sequence[Pair], batch_size: int | None, parallel: int | None, show_progress: bool
-    ) -> Floats:
-        with progress_bar(len(pairs), shown=show_progress) as advance, stoppable() as stop:
-            score_chunk = partial(self._chunk_logits, batch_size=batch_size, parallel=parallel, stop=stop)
-            parts = chunks(pairs, DEVICE_CHUNK if self._session.on_device else CHUNK_PAIRS)
-            encoded_parts = self._lanes.prepared(partial(self.encode, stop=stop), parts)
-            return np.concatenate([score_chunk(part, encoded, advance) for part, encoded in encoded_parts])
+        on_device = self._session.on_device
+        parts = chunks([pairs[first] for first in firsts], DEVICE_CHUNK if on_device else CHUNK_PAIRS)
+        with (
+            progress_bar(len(firsts)) if show_progress else nullcontext() as advance,
+            stoppable() if on_device else nullcontext(),
+        ):
+            encoded = ahead(self._workers, self.encode, parts) if on_device else map(self.encode, parts)
+            logits = [self._chunk_logits(chunk, batch_size, parallel, advance) for chunk in encoded]
+        return np.concatenate(logits)[inverse]
 
     def _chunk_logits(
         self,
-        pairs: Sequence[Pair],
         encoded: Sequence[EncodedPair],
-        advance: Callable[[int], Any],
-        *,
         batch_size: int | None,
         parallel: int | None,
-        stop: Stop,
+        advance: Callable[[int], Any] | None,
     ) -> Floats:
+        """Logits of the pairs that were encoded together; `advance` is told of each batch how many pairs are done."""
         # Texts that differ only in what the tokenizer drops, such as case, are the same to the model: one run for all,
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
         distinct = [encoded[first] for first in firsts]
         lengths = [one.length for one in distinct]
         way = self.way(len(distinct), sum(lengths), parallel)
-        batches = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
-
-        def score(batch: NDArray[np.intp]) -> Floats:
-            return self._score_in_parts([distinct[i] for i in batch], all_threads=way.all_threads, stop=stop)
-
+        places = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
+        batches = [[distinct[place] for place in batch] for batch in places]
+        score = partial(self.score, all_threads=way.all_threads)
+        pairs = encoded[-1].pair + 1
         logits = np.empty(len(distinct))
-        for batch, found in self._lanes.run(score, batches, way.lanes, stop):
-            logits[batch] = found
-            advance(round(len(batch) * len(pairs) / len(distinct)))
-        return self.join(logits[inverse], [one.pair for one in encoded], len(pairs))
+        with stoppable() if way.lanes > 1 else nullcontext() as stop:
+            one_by_one = enumerate(map(score, batches))
+            done = side_by_side(self._workers, way.lanes, score, batches, stop) if stop else one_by_one
+            for batch, found in done:
+                logits[places[batch]] = found
+                if advance:
+                    advance(round(len(found) * pairs / len(distinct)))
+        logits = logits[inverse]
+        return logits if len(logits) == pairs else self.join(logits, [one.pair for one in encoded], pairs)
 
-    def encode(
-        self, pairs: Sequence[Pair], *, document_tokens: int | None = None, stop: Stop | None = None
-    ) -> list[EncodedPair]:
+    def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
         """The tokens of N checked pairs, in order; a document in windows gives several with the same ``pair``.
 
         Args:
             pairs: N texts with their queries.
             document_tokens: Most tokens of a document that are read; None for as many as fit.
-            stop: Ends it, before it has begun.
         """
 
         def failed(what: str) -> ScoreError:
@@ -271,7 +280,8 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
                 "cut such texts, or leave long_documents out."
             )
 
-        with (stop or Stop()).calling(), panics_as(failed):
+        stop = around.get() or (Stop() if threading.current_thread().daemon else None)
+        with stop.calling() if stop else nullcontext(), panics_as(failed):
             encoded = self._tokenizer.encode(pairs, document_tokens=document_tokens)
         if document_tokens is None and (cut := {one.pair for one in encoded if one.truncated}):
             self._tell_truncated(len(cut), len(pairs))
@@ -295,7 +305,11 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
         """How so many encodings, of so many tokens together, are best run; `parallel` as callers give it."""
-        return self._lanes.way(encodings, tokens, parallel)
+        lanes = self.lanes if parallel is None else min(parallel or available_cpus(), self._workers.threads)
+        return way(encodings, tokens, lanes=lanes, few_tokens=self._few_tokens, token_budget=self._budget)
+
+    def _budget(self, all_threads: bool) -> int:
+        return self._token_budget or self._session.token_budget(all_threads=all_threads)
 
     @property
     def lanes(self) -> int:
@@ -312,60 +326,46 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         parts += [f"{self._session.threads} thread{'s' * (self._session.threads != 1)}", precision]
         return ", ".join([*parts, "its own graph" if self._session.path == self.files.onnx else "a copy of the graph"])
 
-    @property
-    def batch_limit(self) -> int | None:
-        """Most encodings of a batch that the graph, or sound scores, allow; None for any number."""
-        return self._session.signature.batch_limit or (1 if self._one_by_one else None)
-
     def join(self, logits: Floats, owners: Sequence[int], count: int) -> Floats:
         """Logits (N,) of `count` pairs from those of their encodings, (M,), and the pair that each belongs to."""
         return aggregate_windows(logits, np.asarray(owners, dtype=np.intp), count, self._reading.long_documents)
 
-    def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False, stop: Stop | None = None) -> Floats:
-        """Logits (B,) of one batch; `all_threads` where no other runs beside it, `stop` to end it early."""
-        return self._read(self._run(self._collate(batch), all_threads=all_threads, stop=stop))
+    def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
+        """Logits (B,) of one batch, in halves where the memory is too small for the whole.
 
-    def _score_in_parts(self, batch: Sequence[EncodedPair], *, all_threads: bool, stop: Stop) -> Floats:
-        """As `score`, in halves where the device's memory is too small for the whole."""
+        Args:
+            batch: B encodings.
+            all_threads: Whether all threads compute it, because no other batch runs beside it.
+        """
         try:
-            return self.score(batch, all_threads=all_threads, stop=stop)
+            inputs = self._collate(batch, padding_side=self._padding_side)
+            return self._read(self._run(inputs, all_threads=all_threads))
         except OutOfMemoryError as error:
             if len(batch) == 1:
                 raise
-            tokens = len(batch) * max(one.length for one in batch)
-            if not self._told_of_memory:
-                self._told_of_memory = True
-                logger.warning(
-                    "%s: a batch of %d tokens doesn't fit: smaller ones from now on", self.files.name, tokens
-                )
-            logger.debug("%s", error)
-            self._session.take_less(tokens)
-            half = len(batch) // 2
-            parts = (batch[:half], batch[half:])
-            return np.concatenate([self._score_in_parts(part, all_threads=all_threads, stop=stop) for part in parts])
+            self._take_less(len(batch) * max(one.length for one in batch), error)
+        halves = (batch[: len(batch) // 2], batch[len(batch) // 2 :])
+        return np.concatenate([self.score(half, all_threads=all_threads) for half in halves])
 
-    def _run(
-        self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
-    ) -> NDArray[Any]:
+    def _take_less(self, tokens: int, error: OutOfMemoryError) -> None:
+        """Has smaller batches made from now on, and says so once."""
+        if not self._told_of_memory:
+            self._told_of_memory = True
+            logger.warning("%s: a batch of %d tokens doesn't fit: smaller ones from now on", self.files.name, tokens)
+        logger.debug("%s", error)
+        self._session.take_less(tokens)
+
+    def _run(self, inputs: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
         """The graph's output for one batch, through the head where that lies beside the graph."""
-        output = self._session.run(inputs, all_threads=all_threads, stop=stop)
+        output = self._session.run(inputs, all_threads=all_threads)
         return self._head(output, inputs["attention_mask"]) if self._head else output
-
-    def _collate(self, batch: Sequence[EncodedPair], padding_side: Side | None = None) -> dict[str, Any]:
-        return collate(
-            batch,
-            pad_id=self._tokenizer.pad_id,
-            padding_side=padding_side or self._padding_side,
-            length=self._session.signature.fixed_length,
-            first_position=self._kind.first_position or 0,
-        )
 
     def feeds(self, pairs: Sequence[Pair]) -> Iterator[Mapping[str, NDArray[Any]]]:
         """What the graph is fed for these pairs, batch by batch: to calibrate or to profile it."""
         for chunk in chunks(pairs):
             encoded = self.encode(chunk)
             lengths = [one.length for one in encoded]
-            budget = self._lanes.way(len(encoded), sum(lengths), parallel=1).token_budget
+            budget = self.way(len(encoded), sum(lengths), parallel=1).token_budget
             for batch in plan(lengths, budget, self._session.signature.batch_limit):
                 yield self._session.signature.feeds(self._collate([encoded[i] for i in batch]))
 
@@ -395,12 +395,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
         Runs the tokenizer's largest id too, so that a misfit shows at load.
         """
-        if self._kind.first_position is None and "position_ids" in self._session.signature.input_names:
+        if self._kind.first_position is None and "position_ids" in self._session.signature.dtypes:
             raise UnsupportedModelError(
                 f"The graph of {self.files.name} asks for position_ids, and where they begin depends on the "
                 "model_type, which no config.json tells.\nAdd the config.json that belongs to the model."
             )
-        inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1])
+        inputs = self._collate(self._tokenizer.encode([("a canary", "sings")])[:1], inputs=INPUTS)
         self._run(inputs)
         largest = self._tokenizer.largest_id
         inputs["input_ids"] = np.where(inputs["attention_mask"] == 1, largest, inputs["input_ids"])
@@ -425,7 +425,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         """Pads rows where a score stays as it is alone, and runs them one by one where it stays on no side."""
         first = self._padding_side
         company = try_company(
-            lambda batch, side: self._read(self._run(self._collate(batch, side))),
+            lambda batch, side: self._read(self._run(self._collate(batch, padding_side=side))),
             alone,
             rows,
             sides=[first, *(side for side in sides if side != first)],
@@ -434,7 +434,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         if company.side is not None:
             self._padding_side = company.side
             return
-        self._one_by_one = True
+        self.batch_limit = 1
         logger.warning(
             "%s: a score depends on what else is in its batch (one moved by %.2g), as with a dynamic int8 graph or "
             "with padding that isn't masked. Pairs are run one by one, which is slower and sound; a model file without "
@@ -468,11 +468,8 @@ def graph_to_run(files: ModelFiles, engine: Engine, kind: Kind) -> Path:
 
 
 @contextmanager
-def progress_bar(total: int, *, shown: bool) -> Iterator[Callable[[int], Any]]:
+def progress_bar(total: int) -> Iterator[Callable[[int], Any]]:
     """A tqdm bar on stderr, as the function that moves it on by so many pairs."""
-    if not shown:
-        yield lambda pairs: None
-        return
     from tqdm import tqdm
 
     with tqdm(total=total, unit="pair") as bar:

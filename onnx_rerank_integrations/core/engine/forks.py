@@ -61,11 +61,13 @@ class Once(Generic[Value]):
     So a failure that takes long isn't repeated by each waiting thread in turn. A later call tries anew, and so does a
     child that was forked in the middle.
 
+    Attributes:
+        made: The value, where it's there already.
     """
 
     def __init__(self) -> None:
+        self.made: Value | None = None
         self._lock = Lock()
-        self._made: list[Value] = []
         self._making: Future[None] | None = None
         renew_in_child(self)
 
@@ -74,29 +76,24 @@ class Once(Generic[Value]):
 
     def forget(self) -> None:
         """Has the value made anew when it is asked for again."""
-        self._made = []
-
-    @property
-    def made(self) -> Value | None:
-        """The value, where it's there already."""
-        return self._made[0] if self._made else None
+        self.made = None
 
     def __call__(self, make: Callable[[], Value]) -> Value:
         """The value; given by `make` the first time."""
-        while not (made := self._made):
+        while (made := self.made) is None:
             mine: Future[None] = Future()
             try:
                 with self._lock:
                     making = self._making = self._making or mine
-                if making is mine and not self._made:
-                    self._made.append(make())
+                if making is mine and self.made is None:
+                    self.made = make()
             except BaseException as error:
                 self._finish(mine, error)
                 raise
             self._finish(mine)
             with suppress(CancelledError):  # an interrupt of the thread that made it is its own
                 making.result()
-        return made[0]
+        return made
 
     def _finish(self, mine: Future[None], error: BaseException | None = None) -> None:
         """Lets go those who wait for this thread, where it is the one that makes the value."""

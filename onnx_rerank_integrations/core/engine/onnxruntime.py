@@ -6,7 +6,9 @@ import ctypes
 import logging
 import os
 import re
+import threading
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.engine.forks import Once, renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
-from onnx_rerank_integrations.core.engine.stops import Stop, current
+from onnx_rerank_integrations.core.engine.stops import Stop, around
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import (
     InputValueError,
@@ -117,15 +119,12 @@ class InferenceSession:
         self.signature = Signature(path, ports(session.get_inputs()), ports(session.get_outputs()), output_ranks)
         renew_in_child(self)
 
-    def run(
-        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
-    ) -> NDArray[Any]:
-        """Runs one batch.
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
+        """Runs one batch; the stop around ends it within some 20 ms.
 
         Args:
             arrays: Arrays (B, T) by name; of those, the ones that the graph declares are fed.
             all_threads: Whether all threads compute it, and not one.
-            stop: Ends the run before its end, within some 20 ms.
 
         Returns:
             Logits (B, L), or (B, T, V) of a language model or a bare encoder.
@@ -135,26 +134,31 @@ class InferenceSession:
             ScoreError: onnxruntime failed on this batch.
             UnsupportedModelError: The graph asks for another input, or gives something else than one row per pair.
         """
-        feeds = self.signature.feeds(arrays)
+        signature = self.signature
+        declared = {name: array.dtype for name, array in arrays.items()} == signature.dtypes
+        feeds = arrays if declared else signature.feeds(arrays)
         session = self._live(self._threads_of_a_run(all_threads=all_threads))
-        stop = stop or current()
+        stop = around.get() or (Stop() if threading.current_thread().daemon else None)
         options = onnxruntime().RunOptions()
-        with stop.calling(partial(setattr, options, "terminate", True)):
+        rows, length = arrays["input_ids"].shape
+        with stop.calling(partial(setattr, options, "terminate", True)) if stop else nullcontext():
             try:
                 if self._bound:
-                    output = run_bound(session, feeds, self.signature.output_name, options)
+                    output = run_bound(session, feeds, signature.output_name, options)
                 else:
-                    (output,) = session.run([self.signature.output_name], feeds, options)
+                    (output,) = session.run([signature.output_name], feeds, options)
             except Exception as error:
-                stop.check()
-                rows, length = arrays["input_ids"].shape
+                if stop:
+                    stop.check()
                 kind = OutOfMemoryError if OUT_OF_MEMORY.search(str(error)) else ScoreError
                 raise kind(
                     f"onnxruntime failed on a batch of {rows} pairs of {length} tokens: {error}\n"
                     "No ranking was made: give a smaller batch_size if memory is short, else look at the model with "
                     "onnx-rerank check."
                 ) from error
-        return self.signature.logits(output, len(arrays["input_ids"]))
+        shape = np.shape(output)
+        usual = len(shape) == signature.output_rank and shape[0] == rows
+        return output if usual else signature.logits(output, rows)
 
     def token_budget(self, *, all_threads: bool) -> int:
         if self.on_device:
@@ -169,7 +173,8 @@ class InferenceSession:
 
     def _live(self, threads: int) -> Any:
         """The session of so many threads a run; opened anew in a forked child, which can't use its parent's."""
-        return self._opened[threads](partial(self._open, threads))
+        opened = self._opened[threads]
+        return opened.made or opened(partial(self._open, threads))
 
     def _open(self, threads: int) -> Any:
         ort = onnxruntime()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.engine.forks import renew_in_child, undivided
 from onnx_rerank_integrations.core.engine.session import Port, Signature
-from onnx_rerank_integrations.core.engine.stops import Stop, current
+from onnx_rerank_integrations.core.engine.stops import current
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.errors import InvalidModelError, MissingExtraError, ProviderError, ScoreError
 from onnx_rerank_integrations.core.onnx_format import describe_broken
@@ -75,9 +75,7 @@ class OpenVinoSession:
         self._idle: deque[Any] = deque()
         self.signature = Signature(path, _ports(self._compiled.inputs), _ports(self._compiled.outputs), output_ranks)
 
-    def run(
-        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True, stop: Stop | None = None
-    ) -> NDArray[Any]:
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = True) -> NDArray[Any]:
         """Runs one batch: arrays (B, T) by name to logits (B, L), as `InferenceSession.run`.
 
         Raises:
@@ -89,7 +87,7 @@ class OpenVinoSession:
             request = self._idle.pop()
         except IndexError:
             request = self._compiled.create_infer_request()
-        stop = stop or current()
+        stop = current()
         feeds = self.signature.feeds(arrays)
         try:
             with stop.calling(request.cancel):

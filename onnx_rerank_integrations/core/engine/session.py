@@ -10,7 +10,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_rerank_integrations.core.engine.stops import Stop
 from onnx_rerank_integrations.core.errors import UnsupportedModelError
 
 
@@ -40,9 +39,9 @@ class Signature:
             vector per token, (B, T, V).
 
     Attributes:
-        input_names: In the graph's order.
         output_name: Of the output that is read.
         output_rank: Its axes, one of `output_ranks`.
+        dtypes: The element type of each input.
         batch_limit: The batch size a graph with a fixed batch axis was exported for; None where it is free.
         fixed_length: The T a graph with a fixed token axis was exported for; None where it is free.
 
@@ -55,7 +54,7 @@ class Signature:
     ) -> None:
         self._path = path
         self._inputs = {node.name: node for node in inputs}
-        self.input_names = tuple(self._inputs)
+        self.dtypes = {node.name: node.dtype for node in inputs}
         self.output_name, self.output_rank = choose_output(outputs, output_ranks, path)
         batch, length = next((node.shape for node in inputs if node.name == "input_ids"), (None, None))
         self.batch_limit = batch if isinstance(batch, int) else None
@@ -158,9 +157,7 @@ class Session(Protocol):
     path: Path
     threads: int
 
-    def run(
-        self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False, stop: Stop | None = None
-    ) -> NDArray[Any]:
+    def run(self, arrays: Mapping[str, NDArray[Any]], *, all_threads: bool = False) -> NDArray[Any]:
         """One batch, arrays (B, T) by name to logits; `all_threads` where no other batch runs beside it."""
 
     def token_budget(self, *, all_threads: bool) -> int:

@@ -96,12 +96,15 @@ class Stop:
             _exit.hold()
 
 
-_current: ContextVar[Stop | None] = ContextVar("stop", default=None)
+around: ContextVar[Stop | None] = ContextVar("stop", default=None)
+"""The stop of the block around, in this thread and in copies of its context; None where nobody can end the work.
+
+A daemon thread needs one nevertheless, where it calls a library: the process may end meanwhile."""
 
 
 def current() -> Stop:
-    """The stop of the block around; where there is none, one that nobody sets."""
-    return _current.get() or Stop()
+    """The stop of the block around; where there is none, one that only the end of the process heeds."""
+    return around.get() or Stop()
 
 
 @contextmanager
@@ -110,46 +113,44 @@ def stoppable() -> Iterator[Stop]:
 
     A context variable carries it to the blocks within, so that an encoder of encoders hands nothing on.
     """
-    around, stop = _current.get(), Stop()
-    with around.calling(stop.now) if around else nullcontext():
-        token = _current.set(stop)
+    outer, stop = around.get(), Stop()
+    with outer.calling(stop.now) if outer else nullcontext():
+        token = around.set(stop)
         try:
             yield stop
         except BaseException:
             stop.now()
             raise
         finally:
-            _current.reset(token)
+            around.reset(token)
 
 
 @contextmanager
 def unstoppable() -> Iterator[None]:
     """Around what others wait for too, such as the opening of a model: no call's end is its end."""
-    token = _current.set(None)
+    token = around.set(None)
     try:
         yield
     finally:
-        _current.reset(token)
+        around.reset(token)
 
 
-def deadline(timeout: float | None) -> float | None:
+def deadline(timeout: float) -> float:
     """When that many seconds from now are over, on the monotonic clock.
 
     Raises:
         InputTypeError, InputValueError: It's no number of seconds above 0.
     """
     check_timeout(timeout)
-    return None if timeout is None else time.monotonic() + timeout
+    return time.monotonic() + timeout
 
 
-def finish_by(end: float | None, function: Callable[[], Result]) -> Result:
-    """What the function gives, computed in a thread of its own if there is an end.
+def finish_by(end: float, function: Callable[[], Result]) -> Result:
+    """What the function gives, computed in a thread of its own.
 
     Raises:
         RerankTimeoutError: It isn't done by then. It was told to stop, and does so at its next batch or within it.
     """
-    if end is None:
-        return function()
     with stoppable() as stop:
         done: Future[Result] = Future()
         context = copy_context()

@@ -29,6 +29,7 @@ from onnx_rerank_integrations.core.tokens.texts import (
     encode_whole,
     largest_id,
     load_tokenizer,
+    short_text,
     token_ids_function,
 )
 from onnx_rerank_integrations.core.types import Pair
@@ -213,20 +214,24 @@ class PairTokenizer:
         documents = self._encode_texts(
             (document for _, document in pairs), self._wording.document, clip=not whole_documents
         )
-        fit = self._truncate if self._long_documents == "truncate" else self._windows
-        return [
-            encoded
-            for index, (query, document) in enumerate(pairs)
-            for encoded in fit(index, queries[query], *self._capped(documents[document], document_tokens))
-        ]
+        encoded: list[EncodedPair] = []
+        for index, (query_text, document_text) in enumerate(pairs):
+            query, document = queries[query_text], documents[document_text]
+            if document_tokens is None and len(query) + len(document) <= self._room:
+                encoded.append(self._join(index, query, document, truncated=False))
+            else:
+                encoded += self._fitted(index, query, document, document_tokens)
+        return encoded
 
-    def _capped(self, document: NDArray[np.int32], most: int | None) -> tuple[NDArray[np.int32], bool]:
-        """The document's tokens, at most so many, and whether some were left out."""
-        return (
-            (document, False)
-            if most is None or len(document) <= most
-            else (self._cut(document, most, self._wording.document_tail), True)
-        )
+    def _fitted(
+        self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], most: int | None
+    ) -> Iterable[EncodedPair]:
+        """A pair whose document may be too long, for the model or for the caller, who wants at most so many tokens."""
+        capped = False
+        if most is not None and len(document) > most:
+            document, capped = self._cut(document, most, self._wording.document_tail), True
+        fit = self._truncate if self._long_documents == "truncate" else self._windows
+        return fit(pair, query, document, capped)
 
     def _truncate(
         self, pair: int, query: NDArray[np.int32], document: NDArray[np.int32], capped: bool
@@ -299,8 +304,9 @@ class PairTokenizer:
     ) -> dict[str, NDArray[np.int32]]:
         """Token ids of each distinct text, without special tokens; at least as many as can be used."""
         ordered = list(dict.fromkeys(texts))
-        cleaned = [worded(clean(text)) for text in ordered]
+        cleaned = [worded(text if text.isascii() else clean(text)) for text in ordered]
         clip = clip and self._truncation_side == "right"
+        clip = clip and max(map(len, cleaned), default=0) > short_text(self._room)
         encode = partial(encode_clipped, self._token_ids, needed=self._room) if clip else self._token_ids
         ids = encode(cleaned)
         if self._control_tokens:
@@ -411,6 +417,12 @@ def window_starts(length: int, window: int) -> range:
     return range(0, max(length - window, 0) + stride, stride) if length > window else range(1)
 
 
+INPUTS: Mapping[str, np.dtype[Any]] = dict.fromkeys(
+    ("input_ids", "attention_mask", "token_type_ids", "position_ids"), np.dtype(np.int64)
+)
+"""What a text classifier may ask for of each token."""
+
+
 def collate(
     batch: Sequence[EncodedPair],
     *,
@@ -418,8 +430,9 @@ def collate(
     padding_side: Side = "right",
     length: int | None = None,
     first_position: int = 0,
-) -> dict[str, NDArray[np.int64]]:
-    """Pads B encoded pairs into one array per input that a text classifier may ask for.
+    inputs: Mapping[str, np.dtype[Any]] = INPUTS,
+) -> dict[str, NDArray[Any]]:
+    """Pads B encoded pairs into one array per input that is asked for.
 
     Args:
         batch: B encoded pairs.
@@ -427,9 +440,10 @@ def collate(
         padding_side: Where it is put.
         length: T; None for the longest pair of the batch.
         first_position: The position of each row's first token; those of the RoBERTa family count from their padding's.
+        inputs: The element types of those `INPUTS` that are asked for.
 
     Returns:
-        ``input_ids``, ``attention_mask``, ``token_type_ids`` and ``position_ids``, each (B, T) int64.
+        Each input's array, (B, T).
     """
     shape = (len(batch), length or max(encoded.length for encoded in batch))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
@@ -440,14 +454,14 @@ def collate(
         input_ids[row, filled] = encoded.ids
         attention_mask[row, filled] = 1
         token_type_ids[row, filled] = encoded.type_ids
-    return {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "token_type_ids": token_type_ids,
-        "position_ids": np.maximum(attention_mask.cumsum(axis=1) - 1 + first_position, 0)
-        if first_position == 0
-        else attention_mask.cumsum(axis=1) * attention_mask + first_position - 1,
-    }
+    arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    if "position_ids" in inputs:
+        arrays["position_ids"] = (
+            np.maximum(attention_mask.cumsum(axis=1) - 1 + first_position, 0)
+            if first_position == 0
+            else attention_mask.cumsum(axis=1) * attention_mask + first_position - 1
+        )
+    return {name: arrays[name].astype(dtype, copy=False) for name, dtype in inputs.items()}
 
 
 def pair_template(tokenizer: Any, path: Path) -> Template:

@@ -83,7 +83,7 @@ def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> li
     A text is cut at a space far beyond where `needed` tokens should end, and further out for as long as the cut text
     gives too few: the ids are those of the whole text.
     """
-    characters = [CLIP_CHARACTERS_PER_TOKEN * needed + 1024] * len(texts)
+    characters = [short_text(needed)] * len(texts)
     ids: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * len(texts)
     pending = list(range(len(texts)))
     while pending:
@@ -98,6 +98,11 @@ def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> li
     return ids
 
 
+def short_text(needed: int) -> int:
+    """Characters of the longest text that isn't worth clipping where so many tokens are needed."""
+    return CLIP_CHARACTERS_PER_TOKEN * needed + 1024
+
+
 def clip_at_space(text: str, characters: int) -> str:
     """The text up to the last space within `characters`, so that no word is cut in two; the whole text if shorter."""
     if len(text) <= characters:
@@ -108,8 +113,6 @@ def clip_at_space(text: str, characters: int) -> str:
 
 def clean(text: str) -> str:
     """The text with each lone surrogate replaced by U+FFFD; the tokenizers library refuses them."""
-    if text.isascii():
-        return text
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -134,6 +137,8 @@ class WordMemo:
 
     def __call__(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
         """What `encode` gives for these texts."""
+        if sum(map(len, texts)) <= MOST_CHARACTERS:
+            return self._read(texts)
         found: list[NDArray[np.int32]] = []
         for group in groups(texts):
             if len(group[0]) <= MOST_CHARACTERS:
@@ -143,19 +148,24 @@ class WordMemo:
         return found
 
     def _read(self, texts: Sequence[str]) -> list[NDArray[np.int32]]:
-        known = self._known
+        ids = known = self._known  # grows, and forgets nothing: one that is full is replaced
         texts_words = [text.replace("\n", " ").split(" ") for text in texts]
         words = set[str]().union(*texts_words)
-        new = [word for word in words if word not in known]
+        if new := [word for word in words if word not in known]:
+            ids = self._learn(new) | {word: known[word] for word in words if word in known}
+        return [np.frombuffer(b"".join(map(ids.__getitem__, words)), dtype=np.int32) for words in texts_words]
+
+    def _learn(self, new: Sequence[str]) -> dict[str, bytes]:
+        """The ids of words, of which those that may come again are kept."""
+        known = self._known
         learned = {word: found.tobytes() for word, found in zip(new, self._encode(new), strict=True)}
-        ids = learned | {word: known[word] for word in words if word in known}
         kept = {word: found for word, found in learned.items() if len(word) <= LONGEST_WORD}
         if len(known) + len(kept) > MOST_WORDS:
             known = self._known = {}
         known.update(islice(kept.items(), MOST_WORDS))
         if len(known) > MOST_WORDS:  # several threads learned at once
             self._known = {}
-        return [np.frombuffer(b"".join(map(ids.__getitem__, words)), dtype=np.int32) for words in texts_words]
+        return learned
 
 
 def groups(texts: Sequence[str]) -> Iterator[list[str]]:

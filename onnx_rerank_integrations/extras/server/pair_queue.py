@@ -15,8 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_rerank_integrations.core.batching import chunks, deduplicate, shortest_mate
-from onnx_rerank_integrations.core.engine.threads import Way
+from onnx_rerank_integrations.core.batching import Way, chunks, deduplicate, shortest_mate
 from onnx_rerank_integrations.core.errors import InputValueError, RerankError
 from onnx_rerank_integrations.core.scoring import Floats, check_finite
 from onnx_rerank_integrations.core.tokens.pairs import EncodedPair
