@@ -4,6 +4,7 @@ Nothing but the standard library is imported until a contender is loaded, so eac
 only. All give raw logits, so that their scores can be compared, but FlashRank, which has none.
 """
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from benchmarks.texts import Group
 
 # Scores one workload: a number for each pair, in the order of the groups.
 Scorer = Callable[[Sequence[Group]], list[float]]
+
+SAFETENSORS = "model.safetensors"
+MS_MARCO = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 FASTEMBED_BATCHES = (1, 2, 4, 8, 16, 32, 64)
 
@@ -43,6 +47,17 @@ class Contender:
 
 def _pairs(groups: Sequence[Group]) -> list[tuple[str, str]]:
     return [(query, document) for query, documents in groups for document in documents]
+
+
+def _in_input_order(
+    groups: Sequence[Group], rank: Callable[[str, list[str]], Sequence[tuple[int, float]]]
+) -> list[float]:
+    """The scores of a peer that takes one query a call and gives (place, score), in any order."""
+    scores: list[float] = []
+    for query, documents in groups:
+        by_place = dict(rank(query, documents))
+        scores += [by_place[place] for place in range(len(documents))]
+    return scores
 
 
 def _load_fastembed(folder: Path, threads: int, batch_size: int) -> Scorer:
@@ -82,16 +97,12 @@ def _load_flashrank(folder: Path, threads: int) -> Scorer:
     # It takes the smaller of this length and the model's own; the others take the model's own.
     ranker = Ranker(model_name=folder.name, cache_dir=str(folder.parent), max_length=10**6, log_level="ERROR")
 
-    def score(groups: Sequence[Group]) -> list[float]:
-        scores: list[float] = []
-        for query, documents in groups:
-            passages = [{"id": index, "text": document} for index, document in enumerate(documents)]
-            ranked = ranker.rerank(RerankRequest(query=query, passages=passages))
-            by_index = {passage["id"]: float(passage["score"]) for passage in ranked}
-            scores += [by_index[index] for index in range(len(documents))]
-        return scores
+    def rank(query: str, documents: list[str]) -> list[tuple[int, float]]:
+        passages = [{"id": place, "text": document} for place, document in enumerate(documents)]
+        ranked = ranker.rerank(RerankRequest(query=query, passages=passages))
+        return [(passage["id"], float(passage["score"])) for passage in ranked]
 
-    return score
+    return lambda groups: _in_input_order(groups, rank)
 
 
 def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Scorer:
@@ -121,6 +132,73 @@ def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Sco
         return [float(value) for value in scores]
 
     return score
+
+
+def _load_fastretrieval(folder: Path, threads: int) -> Scorer:
+    from fastretrieval import TextCrossEncoder
+    from fastretrieval.common.model_description import BaseModelDescription, ModelSource
+
+    name = f"local/{folder.name}"
+    TextCrossEncoder.add_custom_model(BaseModelDescription(model=name, sources=ModelSource(hf=name)))
+    encoder = TextCrossEncoder(name, specific_model_path=str(folder), threads=threads, cuda=False)
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        if len(groups) == 1:
+            [(query, documents)] = groups
+            return list(encoder.rerank(query, documents))
+        return list(encoder.rerank_pairs(_pairs(groups)))
+
+    return score
+
+
+def _link(folder: Path, place: Path) -> None:
+    """Lay a model out where a peer that knows models by name alone looks for that name's files."""
+    place.mkdir(parents=True, exist_ok=True)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", SAFETENSORS):
+        if not (place / name).exists():
+            (place / name).symlink_to(folder / name)
+
+
+def _load_kjarni(folder: Path, threads: int) -> Scorer:
+    # It has no option for threads; its pool is rayon's, which reads RAYON_NUM_THREADS (see sample.environment).
+    import kjarni
+
+    cache = folder / "kjarni"
+    _link(folder, cache / "cross-encoder_ms-marco-MiniLM-L-6-v2")
+    reranker = kjarni.Reranker("minilm-l6-v2-cross-encoder", cache_dir=str(cache), quiet=True)
+
+    return lambda groups: _in_input_order(groups, lambda query, texts: [x[:2] for x in reranker.rerank(query, texts)])
+
+
+def _load_candding(folder: Path, threads: int) -> Scorer:
+    home, revision = folder / "candding", "0" * 40
+    # It knows models by name, and finds them in the hub's cache. Threads are rayon's, as of kjarni.
+    model = "BAAI/bge-reranker-base" if "xlm" in (folder / "config.json").read_text() else MS_MARCO
+    cached = home / "hub" / f"models--{model.replace('/', '--')}"
+    _link(folder, cached / "snapshots" / revision)
+    (cached / "refs").mkdir(exist_ok=True)
+    (cached / "refs" / "main").write_text(revision, encoding="utf-8")
+    os.environ["HF_HOME"] = str(home)
+    import candding
+
+    encoder = candding.TextCrossEncoder(model, device="cpu")
+    return lambda groups: _in_input_order(groups, encoder.rerank)
+
+
+def _load_rerankers(folder: Path, threads: int) -> Scorer:
+    import torch
+    from rerankers import Reranker
+
+    torch.set_num_threads(threads)
+    torch.set_num_interop_threads(1)
+    ranker = Reranker(str(folder), model_type="cross-encoder", lang="en", device="cpu", dtype="float32", verbose=0)
+    if ranker is None:
+        raise RuntimeError("rerankers could not open the model, and says why only in a print")
+
+    def rank(query: str, documents: list[str]) -> list[tuple[int, float]]:
+        return [(one.document.doc_id, float(one.score)) for one in ranker.rank(query, documents).results]
+
+    return lambda groups: _in_input_order(groups, rank)
 
 
 def _load_ours(folder: Path, threads: int, **options: Any) -> Scorer:
@@ -156,7 +234,7 @@ PEERS = (
         REFERENCE,
         "sentence-transformers, torch",
         partial(_load_sentence_transformers, backend="torch"),
-        weights="model.safetensors",
+        weights=SAFETENSORS,
     ),
     Contender(
         "sentence-transformers-onnx",
@@ -164,6 +242,10 @@ PEERS = (
         partial(_load_sentence_transformers, backend="onnx"),
         environment="st-onnx",
     ),
+    Contender("fastretrieval", "fastretrieval", _load_fastretrieval),
+    Contender("kjarni", "kjarni", _load_kjarni, weights=SAFETENSORS),
+    Contender("candding", "candding", _load_candding, weights=SAFETENSORS),
+    Contender("rerankers", "rerankers, torch", _load_rerankers, weights=SAFETENSORS),
 )
 
 

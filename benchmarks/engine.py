@@ -24,7 +24,7 @@ from onnx_rerank_integrations.core.tokens.texts import WordMemo, encode_whole, l
 from onnx_rerank_integrations.extras.markdown import markdown_table
 
 BUDGETS = (128, 256, 512, 1024, 2048, 4096)
-SEARCHED = {"embedded": ("W1", "W2"), "tiny": ("W1", "W2"), "minilm": ("W1",), "xlmr": ("W1-20",)}
+SEARCHED = {"lexical": ("W1", "W2"), "tiny": ("W1", "W2"), "minilm": ("W1",), "xlmr": ("W1-20",)}
 SHARED = {"tiny": ("W1", "W2", "W4"), "minilm": ("W1", "W4"), "xlmr": ("W1-20", "W4")}
 ROUNDS = 5
 
@@ -82,7 +82,7 @@ def side_by_side(model: str, workload: str) -> list[str]:
 
 def remembered_words() -> list[list[str]]:
     """CPU milliseconds to tokenize 100 new passages, by how many were read before."""
-    tokenizer = load_tokenizer(models.EMBEDDED / "tokenizer.json")
+    tokenizer = load_tokenizer(models.LEXICAL / "tokenizer.json")
     calls = [documents for [(_, documents)] in make_calls(WORKLOADS["W1"], 51)]
     memo = WordMemo(lambda texts: encode_whole(tokenizer, texts))
     found: list[list[str]] = []
@@ -131,7 +131,7 @@ def main() -> None:
     head = ["passages read before", "tokenizers library", "with words remembered"]
     show("CPU ms to tokenize 100 passages of 60-200 words", head, remembered_words())
     head = ["weights", "inside: s to open", "beside: s to open", "inside: peak MB", "beside: peak MB"]
-    rows = [mapped_weights(model) for model in chosen if model != "embedded"]
+    rows = [mapped_weights(model) for model in chosen if isinstance(models.SIZES[model], models.ModelSize)]
     show("Weights inside the graph's file and in a mapped file beside it", head, rows)
 
 

@@ -18,6 +18,10 @@ PACKAGES = {
 VERSIONED = (
     "fastembed",
     "flashrank",
+    "fastretrieval",
+    "kjarni",
+    "candding",
+    "rerankers",
     "sentence-transformers",
     "optimum-onnx",
     "transformers",

@@ -1,4 +1,4 @@
-"""The models that are timed: random weights at real sizes, and the embedded model; built once into benchmarks/models.
+"""The models that are timed: random weights at real sizes, and the two of the wheel; built once into benchmarks/models.
 
 Random weights cost exactly what trained ones of the same shape cost. Torch and transformers build them; nothing is
 downloaded. The classification head is scaled so that the scores of the benchmark's own passages have mean 0 and
@@ -17,7 +17,9 @@ from benchmarks.texts import PROSE, WORKLOADS, make_groups, prose
 
 HERE = Path(__file__).parent
 MODELS = HERE / "models"
-EMBEDDED = HERE.parent / "onnx_rerank_integrations" / "models" / "lexical"
+WHEEL = HERE.parent / "onnx_rerank_integrations" / "models"
+# The tokenizer of the BERT models too.
+LEXICAL = WHEEL / "lexical"
 
 MAX_LENGTH = 512
 # The exporter that made most of the hub's ONNX files (optimum's, which traces), at an opset of their years.
@@ -60,8 +62,8 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
-class EmbeddedModel:
-    """The package's own model, laid out as the peers want it; no transformer, so there are no useful operations."""
+class OwnModel:
+    """A model of the wheel, laid out as the peers want it; its useful operations aren't those of a cross-encoder."""
 
     name: str
     workloads: tuple[str, ...]
@@ -71,18 +73,19 @@ class EmbeddedModel:
         return MODELS / self.name
 
     def __str__(self) -> str:
-        return "the package's own, lexical"
+        return "inside the package"
 
     def useful_flops(self, tokens: int, squares: int) -> None:
-        """Not counted: it looks tokens up and compares them."""
+        """Not counted: `lexical` multiplies no matrices, `embedded` does so in int8."""
 
 
 MEMORY = ("M-1k", "M-10k", "M-100k")
 
-SIZES: dict[str, ModelSize | EmbeddedModel] = {
+SIZES: dict[str, ModelSize | OwnModel] = {
     size.name: size
     for size in (
-        EmbeddedModel("embedded", ("W1", "W2", "W3", "W4", *MEMORY)),
+        OwnModel("lexical", ("W1", "W2", "W3", "W4", *MEMORY)),
+        OwnModel("embedded", ("W1", "W4")),
         ModelSize("tiny", "BERT", 2, 128, 2, 512, 30_522, ("W1", "W2", "W3", "W4", *MEMORY)),
         ModelSize("minilm", "BERT", 6, 384, 12, 1536, 30_522, ("W1", "W2-100", "W3-8", "W4")),
         ModelSize("xlmr", "XLM-R", 12, 768, 12, 3072, 250_002, ("W1-20", "W4")),
@@ -90,7 +93,7 @@ SIZES: dict[str, ModelSize | EmbeddedModel] = {
 }
 
 
-def build(size: ModelSize | EmbeddedModel) -> Path:
+def build(size: ModelSize | OwnModel) -> Path:
     """The model's folder, built unless it is there already with the same recipe."""
     recipe = json.loads(json.dumps({**asdict(size), "opset": OPSET, "made from": _hash_of_sources(size)}))
     del recipe["workloads"]
@@ -101,8 +104,8 @@ def build(size: ModelSize | EmbeddedModel) -> Path:
     shutil.rmtree(size.folder, ignore_errors=True)
     size.folder.mkdir(parents=True)
     print(f"building {size.name} ({size}) ...", flush=True)
-    if isinstance(size, EmbeddedModel):
-        _copy_embedded(size.folder)
+    if isinstance(size, OwnModel):
+        _copy_own(WHEEL / size.name, size.folder)
     else:
         _write_tokenizer(size)
         _write_model(size)
@@ -111,9 +114,9 @@ def build(size: ModelSize | EmbeddedModel) -> Path:
     return size.folder
 
 
-def _quantize(size: ModelSize | EmbeddedModel) -> None:
+def _quantize(size: ModelSize | OwnModel) -> None:
     """The int8 graphs of a transformer: dynamic as most of the hub's are, static as `onnx-rerank quantize` makes it."""
-    if isinstance(size, EmbeddedModel):
+    if isinstance(size, OwnModel):
         return
     folder = size.folder / "onnx"
     if not (folder / "model_int8_dynamic.onnx").exists():
@@ -137,20 +140,20 @@ def _quantize(size: ModelSize | EmbeddedModel) -> None:
         )
 
 
-def _hash_of_sources(size: ModelSize | EmbeddedModel) -> str:
-    """Of the files a model is made from: the embedded one's own, its tokenizer for BERT, the prose for XLM-R."""
-    if isinstance(size, EmbeddedModel):
-        files = sorted(path for path in EMBEDDED.iterdir() if path.is_file())
+def _hash_of_sources(size: ModelSize | OwnModel) -> str:
+    """Of the files a model is made from: an own one's, the lexical tokenizer for BERT, the prose for XLM-R."""
+    if isinstance(size, OwnModel):
+        files = sorted(path for path in (WHEEL / size.name).iterdir() if path.is_file())
     else:
-        files = [EMBEDDED / "tokenizer.json" if size.family == "BERT" else PROSE]
+        files = [LEXICAL / "tokenizer.json" if size.family == "BERT" else PROSE]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
 
 
-def _copy_embedded(folder: Path) -> None:
+def _copy_own(source: Path, folder: Path) -> None:
     (folder / "onnx").mkdir()
     for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
-        shutil.copyfile(EMBEDDED / name, folder / name)
-    shutil.copyfile(EMBEDDED / "model.onnx", folder / "onnx" / "model.onnx")
+        shutil.copyfile(source / name, folder / name)
+    shutil.copyfile(source / "model.onnx", folder / "onnx" / "model.onnx")
     settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     special = {name: token for name, token in settings.items() if name.endswith("_token")}
     _write_json(folder / "special_tokens_map.json", special)
@@ -159,7 +162,7 @@ def _copy_embedded(folder: Path) -> None:
 def _write_tokenizer(size: ModelSize) -> None:
     """tokenizer.json and the two small files that FastEmbed and FlashRank read beside it."""
     if size.family == "BERT":
-        shutil.copyfile(EMBEDDED / "tokenizer.json", size.folder / "tokenizer.json")
+        shutil.copyfile(LEXICAL / "tokenizer.json", size.folder / "tokenizer.json")
         special = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]"}
         special["mask_token"] = "[MASK]"
         inputs = ["input_ids", "token_type_ids", "attention_mask"]

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("psutil", reason="pip install --group benchmarks")
 
 from benchmarks import __main__ as command
-from benchmarks import bars, measure, models, pressure, report, texts
+from benchmarks import bars, contenders, measure, models, pressure, report, texts
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
 
@@ -48,6 +48,26 @@ def a_log(path: Path, measurements: list[Measurement]) -> Log:
         "limit": {"1": 100e9, "2": 200e9},
     }
     return Log(path, about, measurements)
+
+
+def test_scores_of_a_peer_that_ranks_come_back_in_the_order_of_the_texts():
+    # given a peer that takes one query a call, and gives places and scores best first
+    def rank(query: str, documents: list[str]) -> list[tuple[int, float]]:
+        scored = [(place, float(len(query) * len(document))) for place, document in enumerate(documents)]
+        return sorted(scored, key=lambda one: -one[1])
+
+    groups = [("ab", ["x", "xxx", "xx"]), ("c", ["xxxx", "x"])]
+
+    assert contenders._in_input_order(groups, rank) == [2.0, 6.0, 4.0, 4.0, 1.0]
+
+
+def test_a_peer_that_is_quicker_than_this_package_anywhere_fails_the_bar(tmp_path):
+    log = a_log(tmp_path / "results.json", [measured("kjarni", 0.9), measured(bars.FAST, 1.0)])
+
+    [found] = [bar for bar in bars.bars(log) if bar.asked == "fp32 nowhere slower than a peer"]
+
+    assert found.met is False
+    assert found.found == "0.90 (minilm W1 against kjarni, 1 threads)"
 
 
 class TestTexts:
@@ -286,7 +306,7 @@ def test_a_pair_is_scored_by_the_cosine_of_the_two_embeddings_that_a_sentence_mo
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
     bert = BertModel(BertConfig(vocab_size=30_522, initializer_range=0.2, **shape)).eval()
     bert.save_pretrained(tmp_path / "bert")
-    tokenizer = Tokenizer.from_file(str(models.EMBEDDED / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(models.LEXICAL / "tokenizer.json"))
     tokenizer.save(str(tmp_path / "bert" / "tokenizer.json"))
 
     # when its graph of pairs scores texts of several lengths, in one batch
