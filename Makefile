@@ -76,7 +76,7 @@ $(VENV)/docs: $(VENV)/test
 	@touch $@
 
 $(VENV)/notebooks: $(VENV)/test
-	$(BIN)/python -m pip install --quiet -e '.[batch,haystack,notebooks,openvino]'
+	$(BIN)/python -m pip install --quiet -e '.[batch,files,haystack,notebooks,openvino]'
 	@touch $@
 
 $(VENV)/bench: $(VENV)/python

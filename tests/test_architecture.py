@@ -39,6 +39,8 @@ PLACES: dict[str, tuple[str, ...]] = {
     "typer": ("extras.cli",),
     "rich": ("extras.cli",),
     "matplotlib": ("extras.plot", "extras.evaluate"),
+    "pypdf": ("extras.document_files",),
+    "docx": ("extras.document_files",),
     "ir_measures": ("extras.evaluate",),
     "bm25s": ("extras.evaluate",),
     "Stemmer": ("extras.evaluate",),

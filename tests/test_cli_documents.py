@@ -99,6 +99,41 @@ def test_a_csv_record_keeps_its_columns_and_a_missing_one_is_named(tmp_path: Pat
         read_documents([str(tmp_path / "a.csv")], "auto", ["text"])
 
 
+def test_a_csv_record_is_where_it_begins(tmp_path: Path) -> None:
+    content = 'id,text\n\n1,"bees live\non honey"\n\n2,"soup, warm"\n,\n'
+
+    assert read(tmp_path, "a.csv", content) == [("bees live\non honey", ":3"), ("soup, warm", ":6")]
+
+
+def test_a_csv_record_that_does_not_fit_its_header_is_an_error(tmp_path: Path) -> None:
+    """Its text would be cut at the comma, or run on to the end of the file."""
+    with pytest.raises(InputValueError, match=r"a.csv:2: 3 cells, and the header names 2: put a cell that holds ','"):
+        read(tmp_path, "a.csv", "id,text\n1,bees live, and thrive\n")
+    with pytest.raises(InputValueError, match=r"a.csv:2: not CSV: .*--split lines"):
+        read(tmp_path, "a.csv", 'id,text\n1,"bees\n2,soup\n3,snow\n')
+    assert read(tmp_path, "a.csv", "id,text\n1,bees,,\n") == [("bees", ":2")]
+    assert read(tmp_path, "a.csv", '"a;b";text\n1;"bees; and honey"\n') == [("bees; and honey", ":2")]
+
+
+def test_another_encoding_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("id;text\n1;Käse im Café – 3 €\n".encode("cp1252"))
+
+    [replaced] = read_documents([str(path)], "auto", ["text"])
+    [named] = read_documents([str(path)], "auto", ["text"], "windows-1252")
+
+    assert "\ufffd" in replaced.text
+    assert "--encoding names another encoding, such as windows-1252" in capsys.readouterr().err
+    assert named.text == "Käse im Café – 3 €"
+    path.write_bytes("bees\nhoney".encode("utf-16-le"))
+    assert [one.text for one in read_documents([str(path)], "lines", ["text"], "utf-16-le")] == ["bees", "honey"]
+    with pytest.raises(InputValueError, match="there is no encoding 'klingon'; utf-8, windows-1252"):
+        read_documents([str(path)], "lines", ["text"], "klingon")
+    path.write_bytes("Käse".encode())
+    with pytest.raises(InputValueError, match=r"a.csv isn't in ascii"):
+        read_documents([str(path)], "lines", ["text"], "ascii")
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -114,12 +149,13 @@ def test_json_is_an_array_or_lines_of_objects_whatever_its_name(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("name", "content", "kind"),
     [
-        ("a.pdf", b"%PDF-1.4\n1 0 obj", "a PDF file"),
-        ("a.docx", b"PK\x03\x04....word/document.xml", "a Word document"),
+        ("a.xlsx", b"PK\x03\x04....xl/workbook.xml", "an Excel workbook"),
+        ("a.odt", b"PK\x03\x04....mimetypeapplication/vnd.oasis.opendocument.text", "an OpenDocument file"),
+        ("a.rtf", b"{\\rtf1 bees}", "an RTF file"),
         ("a.zip", b"PK\x03\x04....notes.txt", "a zip archive"),
         ("a.png", b"\x89PNG\r\n", "a picture"),
         ("a.bin", b"words" + bytes(3000), "binary data"),
-        ("a.txt", b"%PDF-1.7", "a PDF file"),
+        ("a.txt", b"PAR1....", "a parquet file"),
     ],
 )
 def test_a_file_that_is_no_text_is_called_by_its_kind(tmp_path: Path, name: str, content: bytes, kind: str) -> None:

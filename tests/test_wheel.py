@@ -70,6 +70,7 @@ def test_its_metadata_has_one_version_four_dependencies_and_the_extras(wheel: Pa
         "haystack",
         "cli",
         "evaluate",
+        "files",
         "plot",
         "optimize",
         "openvino",

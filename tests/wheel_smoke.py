@@ -107,6 +107,24 @@ def evaluate() -> None:
     assert bm25s, (ir_measures, Stemmer)
 
 
+def files() -> None:
+    """A Word file of the library's own is ranked by its sections."""
+    cli()
+    import docx
+
+    document = docx.Document()
+    for place, text in enumerate(DOCUMENTS):
+        document.add_heading(f"Section {place}", 1)
+        document.add_paragraph(text)
+    document.save("sections.docx")
+    command = ["onnx-rerank", "rank", QUERY, "sections.docx", "--model", "lexical", "--top-n", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert DOCUMENTS[1] in done.stdout, done
+    import pypdf
+
+    assert pypdf
+
+
 def plot() -> None:
     from onnx_rerank_integrations.extras.plot import plot_scores
 
@@ -156,6 +174,7 @@ CHECKS: dict[str, Callable[[], None]] = {
     "cli": cli,
     "batch": batch,
     "evaluate": evaluate,
+    "files": files,
     "plot": plot,
     "optimize": optimize,
     "openvino": openvino,

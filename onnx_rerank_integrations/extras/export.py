@@ -163,7 +163,9 @@ def check_out(out: Path, source: Path | None, *, overwrite: bool) -> None:
     if not out.exists() and not out.is_symlink():
         return
     if not overwrite:
-        raise InputValueError(f"{out} is there already: name another folder, or allow it to be replaced (--overwrite)")
+        raise InputValueError(
+            f"{out} is there already: name another folder, or allow it to be replaced (overwrite=True, --overwrite)"
+        )
     place = out.resolve()
     if source is not None and (source.resolve().is_relative_to(place) or place.is_relative_to(source.resolve())):
         raise InputValueError(f"{out} is where the model itself lies, and isn't replaced.\nName another folder.")

@@ -24,8 +24,12 @@ LARGEST_FILE = 2**28
 LARGEST_LINE = 2**26
 """Bytes of one line where lines are read one by one."""
 
+PDF = "a PDF file"
+WORD = "a Word document"
+UNKNOWN_BINARY = "binary data"
+
 _KINDS: tuple[tuple[bytes, str], ...] = (
-    (b"%PDF-", "a PDF file"),
+    (b"%PDF-", PDF),
     (b"\xd0\xcf\x11\xe0", "an old Office file"),
     (b"\x89PNG", "a picture"),
     (b"\xff\xd8\xff", "a picture"),
@@ -40,7 +44,7 @@ _KINDS: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", "a 7z archive"),
 )
 _IN_ZIP = (
-    (b"word/", "a Word document"),
+    (b"word/", WORD),
     (b"xl/", "an Excel workbook"),
     (b"ppt/", "a PowerPoint file"),
     (b"opendocument", "an OpenDocument file"),
@@ -87,7 +91,7 @@ def kind_of_binary(content: bytes) -> str | None:
         return next((kind for part, kind in _IN_ZIP if part in content[:65536]), "a zip archive")
     if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         return None
-    return "binary data" if content[:65536].count(0) > len(content[:65536]) // 100 else None
+    return UNKNOWN_BINARY if content[:65536].count(0) > len(content[:65536]) // 100 else None
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -136,25 +140,29 @@ def json_object(line: str, place: str) -> dict[str, Any]:
     return record
 
 
-def decode(content: bytes, name: str) -> tuple[list[str], list[int]]:
+def decode(content: bytes, name: str, encoding: str | None = None) -> tuple[list[str], list[int]]:
     """Text from a user's bytes, whatever they are.
 
     Args:
-        content: UTF-8 with or without a BOM, or UTF-16 with one.
+        content: UTF-8 with or without a BOM, or UTF-16 with one, where no encoding is named.
         name: For the message.
+        encoding: As Python calls it, such as ``windows-1252``.
 
     Returns:
         The lines without their ends, and for each byte that is no UTF-8, which becomes U+FFFD, its line's number.
 
     Raises:
-        InputValueError: It isn't text.
+        InputValueError: It isn't text, or not in the encoding that was named.
     """
-    if kind := kind_of_binary(content):
+    kind = kind_of_binary(content)
+    if kind and not (encoding and kind == UNKNOWN_BINARY):  # UTF-16 without a mark looks like that
         raise InputValueError(
             f"{name} is {kind}, not text, and its bytes can't be ranked.\n"
             "Extract its text first, for instance with pdftotext or pandoc, and rank that."
         )
-    if content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+    if encoding:
+        text = _decoded(content, encoding, name)
+    elif content.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
         text = content.decode("utf-16", "replace")
     else:
         text = content.decode("utf-8-sig", "surrogateescape")
@@ -166,6 +174,17 @@ def decode(content: bytes, name: str) -> tuple[list[str], list[int]]:
             broken += [place + 1] * escaped
             lines[place] = line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return lines, broken
+
+
+def _decoded(content: bytes, encoding: str, name: str) -> str:
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except LookupError as error:
+        raise InputValueError(
+            f"there is no encoding {encoding!r}; utf-8, windows-1252, utf-16 and shift_jis are some"
+        ) from error
+    except UnicodeError as error:
+        raise InputValueError(f"{name} isn't in {encoding}: {error}") from error
 
 
 def unreadable(path: Path, error: Exception) -> InputValueError:

@@ -90,7 +90,7 @@ def read_provenance(out: Path) -> tuple[dict[str, Any], int]:
     except (OSError, pa.ArrowInvalid, KeyError, IndexError, ValueError) as error:
         raise InputValueError(
             f"{out} is there already, and not from an earlier run: name another, or allow it to be replaced "
-            "(--overwrite)"
+            "(overwrite=True, --overwrite)"
         ) from error
     return provenance, sum(one.num_rows for one in metadata)
 

@@ -245,7 +245,7 @@ def _finished(job: _Job, out: Path, *, seconds: float) -> BatchReport:
     if found != asked:
         raise InputValueError(
             f"{out} is there already, from another job: {differences(found, asked)}.\nName another, or allow it to be "
-            "replaced (--overwrite)"
+            "replaced (overwrite=True, --overwrite)"
         )
     return BatchReport(out=out, **counts, resumed=counts["rows"], written=written, seconds=seconds)
 

@@ -67,7 +67,7 @@ class Work:
             if not self._overwrite:
                 raise InputValueError(
                     f"{self.folder} holds the scores of another job: {differences(before, self._job)}.\nFinish that "
-                    "with its own command, name another output, or drop it (--overwrite)."
+                    "with its own command, name another output, or drop it (overwrite=True, --overwrite)."
                 )
         shutil.rmtree(self.folder, ignore_errors=True)
         self._logits.mkdir(parents=True)

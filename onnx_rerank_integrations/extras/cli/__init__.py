@@ -11,6 +11,7 @@ A command needs nothing but the core until it runs: what an extra brings is impo
 from __future__ import annotations
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         sys.stderr.write("Error: there is no standard output to write to\n")
         return OUR_ERROR
     _write_utf8()
+    logging.getLogger("pypdf").setLevel(logging.CRITICAL)  # what can't be read is one message, ours
     code = 0
     try:
         app(arguments if arguments is None else list(arguments), prog_name="onnx-rerank")

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import csv
-import io
 import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.cli.output import note
-from onnx_rerank_integrations.extras.text_files import decode, json_object, read_bytes, read_stream
+from onnx_rerank_integrations.extras.document_files import pdf_pages, word_lines
+from onnx_rerank_integrations.extras.text_files import (
+    PDF,
+    WORD,
+    decode,
+    json_object,
+    kind_of_binary,
+    read_bytes,
+    read_stream,
+)
 
 STDIN = "-"
 
@@ -54,7 +63,9 @@ class Document:
     record: dict[str, Any] | None = None
 
 
-def read_documents(paths: Sequence[str], split: Split, text_fields: Sequence[str]) -> list[Document]:
+def read_documents(
+    paths: Sequence[str], split: Split, text_fields: Sequence[str], encoding: str | None = None
+) -> list[Document]:
     """All documents of all files, in order, without empty ones. Bytes that are no UTF-8 are replaced, with a note.
 
     Args:
@@ -62,21 +73,41 @@ def read_documents(paths: Sequence[str], split: Split, text_fields: Sequence[str
         split: What one document is; ``auto`` goes by the file's name, and takes stdin for JSON lines where its first
             line is a JSON object with such a field.
         text_fields: The fields of a record that are scored, joined by line feeds; those it lacks are left out.
+        encoding: Of the files of text; None for UTF-8, or UTF-16 where a mark says so.
 
     Raises:
         InputValueError: A file can't be read or isn't text, or a part of it is no record with such a text.
     """
-    return [document for path in paths for document in _read(path, split, text_fields)]
+    return [document for path in paths for document in _read(path, split, text_fields, encoding)]
 
 
-def _read(path: str, split: Split, text_fields: Sequence[str]) -> Iterable[Document]:
+def _read(path: str, split: Split, text_fields: Sequence[str], encoding: str | None) -> Iterable[Document]:
     name = "stdin" if path == STDIN else path
-    lines, broken = decode(read_stream(sys.stdin.buffer, name) if path == STDIN else read_bytes(Path(path)), name)
+    content = read_stream(sys.stdin.buffer, name) if path == STDIN else read_bytes(Path(path))
+    kind = kind_of_binary(content)
+    if kind == PDF:
+        pages = enumerate(pdf_pages(content, name), start=1)
+        whole: Split = "files" if split == "auto" else split
+        return [
+            document
+            for number, page in pages
+            for document in _split(page.splitlines(), f"{name}#page={number}", whole, text_fields)
+        ]
+    if kind == WORD:
+        return _split(word_lines(content, name), name, "sections" if split == "auto" else split, text_fields)
+    lines, broken = decode(content, name, encoding)
     if broken:
-        note(f"{name}: bytes that are no UTF-8 were replaced: {len(broken)}, the first on line {broken[0]}")
+        note(
+            f"{name}: bytes that are no UTF-8 were replaced: {len(broken)}, the first on line {broken[0]}; "
+            "--encoding names another encoding, such as windows-1252"
+        )
     if split == "auto":
         suffix = Path(path.lower().removesuffix(".gz")).suffix
         split = _kind_of_stdin(lines, text_fields) if path == STDIN else BY_SUFFIX.get(suffix, "lines")
+    return _split(lines, name, split, text_fields)
+
+
+def _split(lines: Sequence[str], name: str, split: Split, text_fields: Sequence[str]) -> Iterable[Document]:
     readers: dict[Split, Callable[[], Iterable[Document]]] = {
         "sections": lambda: _sections(lines, name),
         "paragraphs": lambda: _paragraphs(lines, name),
@@ -201,18 +232,31 @@ def _json(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterat
 
 
 def _csv(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
-    """Rows below a header that names the columns."""
+    """Rows below a header that names the columns; a row that doesn't fit it is an error, never cut."""
     csv.field_size_limit(2**31 - 1)  # a whole document may stand in one cell
-    delimiter = max(",;\t|", key=(lines[0] if lines else "").count)
-    reader = csv.DictReader(io.StringIO("\n".join(lines)), delimiter=delimiter)
+    first = re.sub(r'"[^"]*"', "", next((line for line in lines if line.strip()), ""))
+    delimiter = max(",;\t|", key=first.count)
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    begins = 1
     try:
         for row in reader:
-            place = f"{name}:{reader.line_num}"
-            record = {column: cell for column, cell in row.items() if column is not None}
-            if any(record.values()):
-                yield _of_record(record, place, text_fields)
+            place, begins = f"{name}:{begins}", reader.line_num + 1
+            if not any(cell.strip() for cell in row):
+                continue
+            if not columns:
+                columns = row
+                continue
+            if any(row[len(columns) :]):
+                raise InputValueError(
+                    f"{place}: {len(row)} cells, and the header names {len(columns)}: "
+                    f"put a cell that holds {delimiter!r} in quotes, or rank the lines with --split lines"
+                )
+            yield _of_record(dict(zip_longest(columns, row[: len(columns)])), place, text_fields)
     except csv.Error as error:
-        raise InputValueError(f"{name}:{reader.line_num}: not CSV: {error}") from error
+        raise InputValueError(
+            f"{name}:{begins}: not CSV: {error}; --split lines ranks the lines as they are"
+        ) from error
 
 
 def _of_record(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> Document:

@@ -26,18 +26,25 @@ def rank(
     query: Annotated[str, typer.Argument(help="What to look for: a question, a phrase.")],
     files: Annotated[
         list[str] | None,
-        typer.Argument(help="Text files, plain or gzip; '-' is stdin.", show_default="stdin, in a pipe"),
+        typer.Argument(
+            help="Text files, plain or gzip, and with the extra [files] PDF and Word files; '-' is stdin.",
+            show_default="stdin, in a pipe",
+        ),
     ] = None,
     split: Annotated[
         Split,
         typer.Option(
-            help="What one document is. auto goes by the file's name: a section with its heading in Markdown and "
-            "reStructuredText, a record of JSON, JSON lines or CSV, a line in all others."
+            help="What one document is. auto goes by the file's name: a section with its heading in Markdown, "
+            "reStructuredText and Word, a page of PDF, a record of JSON, JSON lines or CSV, a line in all others."
         ),
     ] = "auto",
     text_field: Annotated[
         list[str] | None,
         typer.Option(help="The field of a record to score; repeat to join several.", show_default="text"),
+    ] = None,
+    encoding: Annotated[
+        str | None,
+        typer.Option(help="The files' encoding, such as windows-1252.", show_default="UTF-8, or UTF-16 with its mark"),
     ] = None,
     model: Model = None,
     top_n: Annotated[int, typer.Option("--top-n", "-n", min=1, help="Most documents shown.")] = 10,
@@ -70,7 +77,7 @@ def rank(
       grep -rh TODO src | onnx-rerank rank "thread safety" --threshold 0.5
       onnx-rerank rank "error codes" docs.jsonl --text-field body --json | jq .id
     """
-    documents = read_documents(_paths(files), split, text_field or ["text"])
+    documents = read_documents(_paths(files), split, text_field or ["text"], encoding)
     if not documents:
         note("there are no documents: the input is empty")
     encoder = encoder_of(model, options)
