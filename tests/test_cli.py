@@ -320,6 +320,17 @@ def test_bytes_that_are_no_utf8_are_replaced_and_said(toy: str, tmp_path: Path) 
     assert len(result.stderr.splitlines()) == 1
 
 
+def test_documents_that_are_cut_are_told_once(tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text("bees " * 600)
+
+    done = run("rank", "bees", tmp_path / "long.txt", "-m", "lexical", "--max-length", 64)
+
+    assert done.stderr.decode() == (
+        "Note: 1 of 1 documents are longer than the model's 64 tokens and were scored by their beginning; "
+        "--long-documents max reads them whole\n"
+    )
+
+
 def test_empty_input_gives_an_empty_ranking_and_a_note(toy: str) -> None:
     result = invoke("rank", "q", "-m", toy, "--json", stdin="\n \n")
 

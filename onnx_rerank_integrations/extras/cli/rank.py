@@ -80,7 +80,7 @@ def rank(
     documents = read_documents(_paths(files), split, text_field or ["text"], encoding)
     if not documents:
         note("there are no documents: the input is empty")
-    encoder = encoder_of(model, options)
+    encoder = encoder_of(model, {"warn_truncated": False, **options})  # a note says it, with the flag that helps
     query = _as_utf8(query)
     if options.get("long_documents", "truncate") == "truncate":
         _note_truncated(encoder, query, documents)
