@@ -1,12 +1,14 @@
 """`.ci/run` says what its steps say: its own end adds no failure and hides none."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-SCRIPT = (Path(__file__).parent.parent / ".ci" / "run").read_text()
+ROOT = Path(__file__).parent.parent
+SCRIPT = (ROOT / ".ci" / "run").read_text()
 FIRST, HERE, BESIDE = (
     "tests",
     ["style", "notebooks", "parity", "docs", "faults", "audit"],
@@ -40,3 +42,20 @@ def test_one_red_step_is_red(tmp_path: Path, step: str) -> None:
     assert done.returncode != 0
     assert f"broke {step}\n" in done.stdout
     assert "== done" not in done.stdout
+
+
+def test_the_workflows_run_every_step() -> None:
+    listed = subprocess.run(["bash", ROOT / ".ci" / "run", "--help"], capture_output=True, text=True, check=True)
+    workflow = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    [matrix] = re.findall(r"step: \[(.*)\]", workflow)
+
+    assert ["tests", *matrix.split(", ")] == listed.stdout.split()
+
+
+def test_windows_installs_what_make_test_does() -> None:
+    """It has no make."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    workflow = (ROOT / ".github" / "workflows" / "checks.yml").read_text(encoding="utf-8")
+    [extras] = re.findall(r"-e '\.\[(.*)\]' --group test", makefile)
+
+    assert f'-e ".[{extras}]" --group test' in workflow
