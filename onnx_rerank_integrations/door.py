@@ -154,16 +154,15 @@ class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, mis
         extra="forbid", validate_assignment=True, arbitrary_types_allowed=True, protected_namespaces=()
     )
 
-    _encoder: TextCrossEncoder | RemoteCrossEncoder | None = PrivateAttr(default=None)
-    _asked: dict[str, Any] | None = PrivateAttr(default=None)
+    _made: tuple[dict[str, Any], TextCrossEncoder | RemoteCrossEncoder] | None = PrivateAttr(default=None)
 
     def __init__(self, **options: Any) -> None:
         refuse_unknown_options(type(self).__name__, options, type(self).model_fields)
         super().__init__(**options)
         # Not in model_post_init: pydantic would turn our errors into its own, and their types and messages are lost.
-        encoder = self.encoder
-        if encoder is self._encoder and not self.lazy_load:
-            encoder.load()
+        _ = self.encoder
+        if self._made is not None and not self.lazy_load:
+            self._made[1].load()
 
     @field_validator("model", "cache_dir", "score_cache")
     @classmethod
@@ -204,27 +203,24 @@ class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, mis
             return str(getattr(self.model, "model_name", type(self.model).__name__))
         return str(self.model)
 
-    def _named_encoder(self, options: Mapping[str, Any]) -> TextCrossEncoder | RemoteCrossEncoder:
-        self._refuse_options_of_a_ready_encoder({"model": self.model, **options})  # model_copy doesn't validate
-        if is_url(self.model):
-            return RemoteCrossEncoder(self.model)
-        return TextCrossEncoder(self.model, **options, lazy_load=True)
-
     @property
     def encoder(self) -> TextCrossEncoderBase:
         """The encoder behind the options: the given one, or one that is made once and shared with copies.
 
         Changing a loading option, by assignment or in a copy, leads to another encoder, opened when it is first used.
         """
-        options = {name: getattr(self, name) for name in LOADING_OPTIONS}
-        if isinstance(self.model, TextCrossEncoderBase):
-            self._refuse_options_of_a_ready_encoder({"model": self.model, **options})  # model_copy doesn't validate
-            return self.model
-        asked = {"model": self.model, **options}
+        asked = {name: getattr(self, name) for name in ("model", *LOADING_OPTIONS)}
+        made = self._made
+        return made[1] if made is not None and made[0] == asked else self._encoder_of(asked)
+
+    def _encoder_of(self, asked: dict[str, Any]) -> TextCrossEncoderBase:
+        self._refuse_options_of_a_ready_encoder(asked)  # model_copy doesn't validate
+        if isinstance(asked["model"], TextCrossEncoderBase):
+            return asked["model"]
         with _lock:
-            if self._encoder is None or self._asked != asked:
-                self._encoder, self._asked = self._named_encoder(options), asked
-            return self._encoder
+            if self._made is None or self._made[0] != asked:
+                self._made = asked, named_encoder(**asked)
+            return self._made[1]
 
     @property
     def _options(self) -> dict[str, Any]:
@@ -243,6 +239,11 @@ class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, mis
         """
         make = partial(type(self), **self._options)
         return registry.make_with, (registry.custom_row(self.model_name), make)
+
+
+def named_encoder(model: str, **options: Any) -> TextCrossEncoder | RemoteCrossEncoder:
+    """The encoder with a name or an address, still to open."""
+    return RemoteCrossEncoder(model) if is_url(model) else TextCrossEncoder(model, **options, lazy_load=True)
 
 
 class Limits(Described):
@@ -341,7 +342,10 @@ class RerankOptions(Limits, EncoderOptions):
 
         A threshold that is left out is the options' own.
         """
-        return self.encoder.rank(
+        encoder = self.encoder
+        if type(encoder) is TextCrossEncoder:  # not what inherits it, which may answer in a way of its own
+            encoder = encoder.opened or encoder
+        return encoder.rank(
             query,
             texts,
             top_n=top_n,

@@ -10,7 +10,6 @@ from typing import Any, NotRequired
 from onnx_rerank_integrations.core.base import counted_truncations
 from onnx_rerank_integrations.core.checks import check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
-from onnx_rerank_integrations.core.types import RankedDocument
 
 try:
     from langchain_core.callbacks import (
@@ -138,8 +137,10 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
             InputValueError: `top_n` is below 1.
             ScoreError: The model gave NaN or infinity for a document.
         """
-        most = self.top_n if isinstance(top_n, EllipsisType) else top_n
-        ranked = self._ranking(documents, query, most, self.score_threshold)
+        if isinstance(documents, (str, Document, Mapping)):
+            raise InputTypeError(f"documents must be several, not one {type(documents).__name__}: put it in a list")
+        texts = self._texts(self._parts(document, index) for index, document in enumerate(documents))
+        ranked = self._rank(query, texts, self.top_n if isinstance(top_n, EllipsisType) else top_n)
         return [{"index": one.index, "relevance_score": one.score} for one in ranked]
 
     def as_retriever(self, retriever: RetrieverLike, *, k: int | None = None) -> OnnxRerankRetriever:
@@ -168,7 +169,8 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
                     f"document {index} must be a Document, not {type(document).__name__}; rerank() takes other kinds"
                 )
         with counted_truncations() as counts:
-            ranked = self._ranking(documents, inputs["query"], inputs["top_n"], inputs["score_threshold"])
+            texts = self._texts((document, document.page_content, document.metadata) for document in documents)
+            ranked = self._rank(inputs["query"], texts, inputs["top_n"], inputs["score_threshold"])
         if run_manager is not None:
             run_manager.metadata["truncated"] = counts.truncated  # the dict that tracers hold
         return [self._scored(documents[one.index], one.score) for one in ranked]
@@ -177,18 +179,6 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         self, inputs: RerankInput, run_manager: AsyncCallbackManagerForChainRun | None = None
     ) -> list[Document]:
         return await self._in_thread(self._compress, inputs, run_manager)
-
-    def _ranking(
-        self,
-        documents: Sequence[str | Document | dict[str, Any]],
-        query: str,
-        top_n: int | None,
-        score_threshold: float | None,
-    ) -> list[RankedDocument]:
-        if isinstance(documents, (str, Document, Mapping)):
-            raise InputTypeError(f"documents must be several, not one {type(documents).__name__}: put it in a list")
-        texts = self._texts(self._parts(document, index) for index, document in enumerate(documents))
-        return self._rank(query, texts, top_n, score_threshold)
 
     def _parts(self, document: str | Document | dict[str, Any], index: int) -> tuple[Any, str, Mapping[str, Any]]:
         """The document, its content and its metadata."""
@@ -280,11 +270,15 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
 
     def _prepared(self, input: RerankInput, config: RunnableConfig | None) -> tuple[RerankInput, RunnableConfig]:
         """The checked input with its limits, and the config with what a trace should tell."""
-        inputs = checked_inputs(input)
-        asked = {**configurable_of(config), **inputs}
+        if not isinstance(input, Mapping) or not {"query", "documents"} <= input.keys():
+            found = sorted(map(str, input)) if isinstance(input, Mapping) else type(input).__name__
+            raise InputTypeError(f'reranking takes {{"query": str, "documents": [Document, ...]}}, not {found}')
+        documents = list(input["documents"])
+        asked = {**configurable_of(config), **input}
         limits = {name: asked.get(name, getattr(self, name)) for name in LIMITS}
-        facts = {"model": self.reranker.model_name, "documents": len(inputs["documents"]), **limits}
-        return {**inputs, **limits}, merge_configs({"metadata": facts}, config)  # type: ignore[typeddict-item]
+        facts = {"model": self.reranker.model_name, "documents": len(documents), **limits}
+        inputs = {**input, "documents": documents, **limits}
+        return inputs, merge_configs({"metadata": facts}, config)  # type: ignore[return-value]
 
     @classmethod
     def is_lc_serializable(cls) -> bool:
@@ -437,10 +431,3 @@ def takes_k(retriever: RetrieverLike) -> bool:
         return False
     parameters = signature(retriever._get_relevant_documents).parameters.values()
     return any(one.name == "k" or one.kind is Parameter.VAR_KEYWORD for one in parameters)
-
-
-def checked_inputs(inputs: object) -> RerankInput:
-    if not isinstance(inputs, Mapping) or not {"query", "documents"} <= inputs.keys():
-        found = sorted(map(str, inputs)) if isinstance(inputs, Mapping) else type(inputs).__name__
-        raise InputTypeError(f'reranking takes {{"query": str, "documents": [Document, ...]}}, not {found}')
-    return {**inputs, "documents": list(inputs["documents"])}  # type: ignore[typeddict-item]

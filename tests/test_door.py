@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder, TextCrossEncoderBase
 from onnx_rerank_integrations.core.model.registry import DEFAULT_MODEL
 from onnx_rerank_integrations.core.options import PEERS_NAMES, PEERS_NEEDLESS, descriptions
+from onnx_rerank_integrations.core.types import RankedDocument
 from onnx_rerank_integrations.door import (
     LOADING_OPTIONS,
     RerankOptions,
@@ -152,6 +154,23 @@ def test_a_ready_encoder_is_used_as_it_is(folder: Path) -> None:
 
     assert RerankOptions(model=encoder).encoder is encoder
     assert RerankOptions(model=encoder).model_name == str(folder) == RerankOptions(model=folder).model_name
+
+
+def test_an_encoder_of_ones_own_answers_in_its_own_way_each_time(folder: Path) -> None:
+    class Doubled(TextCrossEncoder):
+        def logits(self, pairs: Any, **options: Any) -> Any:
+            return 2 * super().logits(pairs, **options)
+
+    class Raised(TextCrossEncoderBase):
+        def logits(self, pairs: Any, **options: Any) -> Any:
+            return Doubled(folder).logits(pairs, **options)
+
+        def rank(self, *args: Any, **options: Any) -> list[RankedDocument]:
+            return [replace(one, score=one.score + 1) for one in super().rank(*args, **options)]
+
+    for encoder, expected in ((Doubled(folder), 2 * toy_score("q", "b")), (Raised(), 2 * toy_score("q", "b") + 1)):
+        options = RerankOptions(model=encoder, activation="identity")
+        assert [first_score(options) for _ in range(3)] == [expected] * 3
 
 
 def test_a_ready_encoder_that_is_still_to_open_stays_so(tmp_path: Path) -> None:

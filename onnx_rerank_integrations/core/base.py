@@ -133,7 +133,7 @@ class TextCrossEncoderBase(ABC):
             RerankTimeoutError: The timeout is over. The encoder is as good as before.
         """
         end = None if timeout is None else deadline(timeout)
-        pairs = pairs_of(query, documents)
+        pairs = pair_up(query, documents)
         logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
         return [float(score) for score in self._scores(logits, activation)]
 
@@ -195,7 +195,7 @@ class TextCrossEncoderBase(ABC):
         if score_threshold is not None:
             check_score_threshold(score_threshold)
         most = min((number for number in (top_n, self.longest_ranking) if number is not None), default=None)
-        pairs = pairs_of(query, documents)
+        pairs = pair_up(query, documents)
         logits = self._checked_logits(pairs, batch_size, parallel, show_progress, end)
         scores = self._scores(logits, activation)
         kept = best_first(logits, scores, top_n=most, score_threshold=score_threshold)
@@ -232,3 +232,10 @@ class TextCrossEncoderBase(ABC):
         if len(logits) == 0:
             return logits
         return activation_function(chosen, self.config if chosen == "model" else {})(logits)
+
+
+def pair_up(query: str, documents: Iterable[str]) -> list[Pair]:
+    """N checked pairs of one query."""
+    if type(documents) is list and {str}.issuperset(map(type, (query, *documents))):
+        return [(query, document) for document in documents]  # nearly always: nothing to refuse, nothing to convert
+    return pairs_of(query, documents)

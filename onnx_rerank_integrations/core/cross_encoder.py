@@ -68,6 +68,8 @@ class TextCrossEncoder(TextCrossEncoderBase):
         self.activation = options.activation
         self._store = open_store(options.score_cache)
         self._opened: Once[OnnxCrossEncoder] = Once()
+        self.opened: OnnxCrossEncoder | ScoreCache | None = None
+        """What answers, with the scores that it remembers; None before the first answer."""
         if not options.lazy_load:
             self.load()
 
@@ -166,10 +168,10 @@ class TextCrossEncoder(TextCrossEncoderBase):
         parallel: int | None = None,
         show_progress: bool = False,
     ) -> Floats:
-        encoder: TextCrossEncoderBase = self.load()
-        if self._store is not None:
-            encoder = ScoreCache(encoder, self._store, self.load().identity)
-        return encoder.logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
+        if self.opened is None:
+            encoder = self.load()
+            self.opened = encoder if self._store is None else ScoreCache(encoder, self._store, encoder.identity)
+        return self.opened.logits(pairs, batch_size=batch_size, parallel=parallel, show_progress=show_progress)
 
     def token_count(self, pairs: Iterable[Pair]) -> int:
         return self.load().token_count(pairs)

@@ -248,7 +248,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         # so that they tie in any batch.
         firsts, inverse = deduplicate((one.ids.tobytes(), one.type_ids.tobytes()) for one in encoded)
         distinct = [encoded[first] for first in firsts]
-        lengths = [one.length for one in distinct]
+        lengths = [len(one.ids) for one in distinct]
         way = self.way(len(distinct), sum(lengths), parallel)
         places = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
         batches = [[distinct[place] for place in batch] for batch in places]
@@ -305,7 +305,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
 
     def way(self, encodings: int, tokens: int, parallel: int | None = None) -> Way:
         """How so many encodings, of so many tokens together, are best run; `parallel` as callers give it."""
-        lanes = self.lanes if parallel is None else min(parallel or available_cpus(), self._workers.threads)
+        lanes = self._session.lanes if parallel is None else min(parallel or available_cpus(), self._workers.threads)
         return way(encodings, tokens, lanes=lanes, few_tokens=self._few_tokens, token_budget=self._budget)
 
     def _budget(self, all_threads: bool) -> int:

@@ -27,9 +27,9 @@ from onnx_rerank_integrations.core.tokens.texts import (
     control_tokens,
     encode_clipped,
     encode_whole,
+    first_clip,
     largest_id,
     load_tokenizer,
-    short_text,
     token_ids_function,
 )
 from onnx_rerank_integrations.core.types import Pair
@@ -197,6 +197,7 @@ class PairTokenizer:
                 f"max_length={max_length} leaves no room for a query and a document beside the {special_tokens} "
                 f"special tokens of this model: use {special_tokens + 2} or more"
             )
+        self._longest_unclipped = first_clip(self._room)
         room_and_between = self._room + (len(self._template.between) if prompt else 0)
         self._query_room = int(room_and_between * self._wording.query_share)
         self._truncation: Truncation = "only_second" if prompt else truncation
@@ -306,7 +307,7 @@ class PairTokenizer:
         ordered = list(dict.fromkeys(texts))
         cleaned = [worded(text if text.isascii() else clean(text)) for text in ordered]
         clip = clip and self._truncation_side == "right"
-        clip = clip and max(map(len, cleaned), default=0) > short_text(self._room)
+        clip = clip and max(map(len, cleaned), default=0) > self._longest_unclipped
         encode = partial(encode_clipped, self._token_ids, needed=self._room) if clip else self._token_ids
         ids = encode(cleaned)
         if self._control_tokens:
@@ -445,12 +446,13 @@ def collate(
     Returns:
         Each input's array, (B, T).
     """
-    shape = (len(batch), length or max(encoded.length for encoded in batch))
+    shape = (len(batch), length or max(len(encoded.ids) for encoded in batch))
     input_ids = np.full(shape, pad_id, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
     token_type_ids = np.zeros(shape, dtype=np.int64)
     for row, encoded in enumerate(batch):
-        filled = slice(encoded.length) if padding_side == "right" else slice(shape[1] - encoded.length, None)
+        tokens = len(encoded.ids)
+        filled = slice(tokens) if padding_side == "right" else slice(shape[1] - tokens, None)
         input_ids[row, filled] = encoded.ids
         attention_mask[row, filled] = 1
         token_type_ids[row, filled] = encoded.type_ids

@@ -83,7 +83,7 @@ def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> li
     A text is cut at a space far beyond where `needed` tokens should end, and further out for as long as the cut text
     gives too few: the ids are those of the whole text.
     """
-    characters = [short_text(needed)] * len(texts)
+    characters = [first_clip(needed)] * len(texts)
     ids: list[NDArray[np.int32]] = [np.empty(0, dtype=np.int32)] * len(texts)
     pending = list(range(len(texts)))
     while pending:
@@ -98,8 +98,8 @@ def encode_clipped(encode: TokenIds, texts: Sequence[str], *, needed: int) -> li
     return ids
 
 
-def short_text(needed: int) -> int:
-    """Characters of the longest text that isn't worth clipping where so many tokens are needed."""
+def first_clip(needed: int) -> int:
+    """Characters that a text is clipped to at first where so many of its tokens are needed."""
     return CLIP_CHARACTERS_PER_TOKEN * needed + 1024
 
 
