@@ -50,6 +50,109 @@ def _listed(content: str, *, special: bool) -> Json:
     return {name: value for name, value in _added(content, special=special).items() if name != "__type"}
 
 
+def _only(**values: Any) -> Change:
+    """The file holds these values and no others."""
+    return lambda content: (content.clear(), content.update(values))
+
+
+def _renamed(names: dict[str, str], *, model: Change | None = None, **parts: Any) -> Change:
+    """A tokenizer.json whose special tokens have other names; `parts` of it are replaced."""
+
+    def change(content: Json) -> None:
+        vocabulary = content["model"]["vocab"]
+        if isinstance(vocabulary, dict):
+            content["model"]["vocab"] = {names.get(text, text): place for text, place in vocabulary.items()}
+            content["model"]["unk_token"] = names.get("[UNK]", "[UNK]")
+        else:
+            texts = [names.get(text, text) for text, _ in vocabulary]
+            content["model"]["vocab"] = [[text, score] for text, (_, score) in zip(texts, vocabulary, strict=True)]
+            content["model"]["unk_id"] = texts.index("<unk>")
+        for token in content["added_tokens"]:
+            token["content"] = names.get(token["content"], token["content"])
+        content.update({"post_processor": None, "decoder": None, **parts})
+        if model is not None:
+            model(content)
+
+    return change
+
+
+def _as_sentencepiece_bpe(content: Json) -> None:
+    """The pieces of a Unigram vocabulary as a BPE's, each put together of two others, and every byte."""
+    pieces = [text for text, _ in content["model"]["vocab"]]
+    known = set(pieces)
+    merges = [
+        [text[:cut], text[cut:]]
+        for text in pieces
+        for cut in range(1, len(text))
+        if not text.startswith("<") and {text[:cut], text[cut:]} <= known
+    ]
+    pieces += [f"<0x{byte:02X}>" for byte in range(256)]
+    vocabulary = {text: place for place, text in enumerate(pieces)}
+    content["model"] = {
+        "type": "BPE", "vocab": vocabulary, "merges": merges, "unk_token": "<unk>", "fuse_unk": True,
+        "byte_fallback": True,
+    }  # fmt: skip
+
+
+def _plain_mask(content: Json) -> None:
+    content["added_tokens"][-1]["lstrip"] = False
+
+
+_SQUARE = {"<s>": "[CLS]", "</s>": "[SEP]", "<mask>": "[MASK]"}
+# each with the unknown token where the class has it
+_ALBERT = {"<s>": "<pad>", "<pad>": "<unk>", "</s>": "[CLS]", "<unk>": "[SEP]", "<mask>": "[MASK]"}
+_REMBERT = _ALBERT | {"<pad>": "[CLS]", "</s>": "<unk>"}
+_XLNET = {"<s>": "<unk>", "</s>": "<cls>", "<unk>": "<sep>"}
+_FUNNEL = {"[CLS]": "<cls>", "[SEP]": "<sep>", "[PAD]": "<pad>", "[UNK]": "<unk>", "[MASK]": "<mask>"}
+_MPNET = _FUNNEL | {"[CLS]": "<s>", "[SEP]": "</s>", "[UNK]": "[UNK]"}
+_GEMMA = {"<s>": "<bos>", "</s>": "<eos>"}
+_ENDS = {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "</s>", "type_id": 0}}
+_DECODER_TEMPLATE = {
+    "type": "TemplateProcessing",
+    "single": list(_ENDS),
+    "pair": [*_ENDS, {"Sequence": {"id": "B", "type_id": 0}}, _ENDS[1]],
+    "special_tokens": {"</s>": {"id": "</s>", "ids": [2], "tokens": ["</s>"]}},
+}
+
+OTHER_CLASSES: dict[str, tuple[str, Change, str, str]] = {
+    "albert": ("xlm-roberta", _renamed(_ALBERT), "AlbertTokenizer", "albert"),
+    "rembert": (
+        "xlm-roberta",
+        _renamed(_REMBERT, model=_plain_mask, post_processor=_DECODER_TEMPLATE),
+        "RemBertTokenizer",
+        "rembert",
+    ),
+    "big-bird": ("xlm-roberta", _renamed(_SQUARE), "BigBirdTokenizer", "big_bird"),
+    "xlnet": ("xlm-roberta", _renamed(_XLNET), "XLNetTokenizer", "xlnet"),
+    "camembert": ("xlm-roberta", _renamed({}), "CamembertTokenizer", "camembert"),
+    "funnel": ("bert", _renamed(_FUNNEL), "FunnelTokenizer", "funnel"),
+    "mpnet": ("bert", _renamed(_MPNET), "MPNetTokenizer", "mpnet"),
+    "llama": (
+        "xlm-roberta",
+        _renamed({}, model=_as_sentencepiece_bpe, post_processor=_DECODER_TEMPLATE),
+        "LlamaTokenizer",
+        "llama",
+    ),
+    "gemma": ("xlm-roberta", _renamed(_GEMMA, model=_as_sentencepiece_bpe), "GemmaTokenizer", "gemma"),
+    "mistral": (
+        "xlm-roberta",
+        _renamed({}, model=_as_sentencepiece_bpe, post_processor=_DECODER_TEMPLATE),
+        "LlamaTokenizer",
+        "mistral",
+    ),
+}
+"""Copies made to be of a class that no fixture has: fixture, change of tokenizer.json, class, model type."""
+
+OTHER_SETTINGS: dict[str, Json] = {
+    "as it is": {},
+    "do_lower_case=True": {"do_lower_case": True},
+    "do_lower_case=False": {"do_lower_case": False},
+    "keep_accents=True": {"keep_accents": True},
+    "strip_accents=False": {"strip_accents": False},
+    "add_prefix_space=False": {"add_prefix_space": False},
+    "legacy=True": {"legacy": True},
+}
+
 ENCODERS = ("bert", "distilbert", "electra", "roberta", "jina-bert", "xlm-roberta", "gte", "deberta-v2", "modernbert")
 
 VARIANTS: dict[str, tuple[str, Change, Change, Change]] = {
@@ -138,6 +241,15 @@ VARIANTS: dict[str, tuple[str, Change, Change, Change]] = {
     **{
         f"{name} splits special tokens": (name, _nothing, _set(split_special_tokens=True), _nothing)
         for name in ("bert", "roberta")
+    },
+    **{
+        f"{name}, {setting}": (fixture, change, _only(tokenizer_class=of_class, **values), _only(model_type=kind))
+        for name, (fixture, change, of_class, kind) in OTHER_CLASSES.items()
+        for setting, values in OTHER_SETTINGS.items()
+    },
+    **{
+        f"{name} without its class": (fixture, change, _only(), _only(model_type=kind))
+        for name, (fixture, change, of_class, kind) in OTHER_CLASSES.items()
     },
     "bert truncated and padded by its file": (
         "bert",

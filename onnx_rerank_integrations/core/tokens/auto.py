@@ -30,9 +30,8 @@ class TokenizerClass:
     Attributes:
         model: The kind of vocabulary it is made for; another kind is left as its file has it.
         set_up: Sets normalizer and pre-tokenizer by tokenizer_config.json; None where the file's stay.
-        template: ``"bert"`` is ``[CLS] A [SEP] B [SEP]``, ``"roberta"`` is ``<s> A </s></s> B </s>``; None where the
-            class has none of its own and texts are just joined.
-        token_types: Whether the document's part has type 1.
+        template: How it joins a pair, as `TemplateProcessing` has it, its tokens by what they are; None where the class
+            has none of its own and texts are just joined.
         keeps_template: Whether tokenizer.json's own template stays where it has one.
         padding_side: Where the class pads.
         tokens: Its special tokens, where tokenizer_config.json doesn't name others.
@@ -40,8 +39,7 @@ class TokenizerClass:
 
     model: str = ""
     set_up: Callable[[Any, Json], None] | None = None
-    template: Literal["bert", "roberta"] | None = None
-    token_types: bool = False
+    template: str | None = None
     keeps_template: bool = False
     padding_side: Side = "right"
     tokens: Mapping[str, str] = field(default_factory=dict)
@@ -90,10 +88,59 @@ def _sentencepiece(tokenizer: Any, settings: Json) -> None:
 
     charsmap = _precompiled(tokenizer)
     tokenizer.normalizer = None if charsmap is None else normalizers.Precompiled(charsmap)
-    scheme = "always" if _flag(settings, "add_prefix_space", True) else "never"
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)]
+        [pre_tokenizers.WhitespaceSplit(), _metaspace(settings, otherwise="never")]
     )
+
+
+def _quotes(*, lower: bool, keep_accents: bool | None) -> Callable[[Any, Json], None]:
+    """The sentencepiece of ALBERT and XLNet, which makes two single quotes one double quote.
+
+    Args:
+        lower: What ``do_lower_case`` is where it isn't stated.
+        keep_accents: The same of that; None where it isn't looked at.
+    """
+
+    def set_up(tokenizer: Any, settings: Json) -> None:
+        from tokenizers import normalizers
+
+        charsmap = _precompiled(tokenizer)
+        _sentencepiece(tokenizer, settings if keep_accents is not None else {})
+        steps: list[Any] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+        if keep_accents is None or not _flag(settings, "keep_accents", keep_accents):
+            steps += [normalizers.NFKD(), normalizers.StripAccents()]
+        if _flag(settings, "do_lower_case", lower):
+            steps.append(normalizers.Lowercase())
+        if charsmap is not None:
+            steps.append(normalizers.Precompiled(charsmap))
+        tokenizer.normalizer = normalizers.Sequence(steps)
+
+    return set_up
+
+
+def _rembert(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import Regex, normalizers
+
+    _quotes(lower=False, keep_accents=True)(tokenizer, settings)
+    steps = list(tokenizer.normalizer)
+    tokenizer.normalizer = normalizers.Sequence([*steps[:2], normalizers.Replace(Regex(" {2,}"), " "), *steps[2:]])
+    tokenizer.pre_tokenizer = _metaspace(settings, otherwise="never")
+
+
+def _big_bird(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import Regex, normalizers
+
+    if _precompiled(tokenizer) is None:  # transformers 5 drops it, as of DeBERTa-v2
+        tokenizer.normalizer = normalizers.Replace(Regex(" {2,}"), "▁")
+    tokenizer.pre_tokenizer = _metaspace(settings, otherwise="never")
+
+
+def _metaspace(settings: Json, *, otherwise: str, **options: Any) -> Any:
+    """Marks words' beginnings: of the first one always, unless ``add_prefix_space`` is false."""
+    from tokenizers import pre_tokenizers
+
+    scheme = "always" if _flag(settings, "add_prefix_space", True) else otherwise
+    return pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, **options)
 
 
 def _deberta_v2(tokenizer: Any, settings: Json) -> None:
@@ -110,11 +157,29 @@ def _deberta_v2(tokenizer: Any, settings: Json) -> None:
             normalizers.Strip(left=False, right=True),
         ]
     tokenizer.normalizer = normalizers.Sequence(steps)
-    scheme = "always" if _flag(settings, "add_prefix_space", True) else "first"
-    splits: list[Any] = [pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme)]
+    splits: list[Any] = [_metaspace(settings, otherwise="first")]
     if _flag(settings, "split_by_punct", False):
         splits.insert(0, pre_tokenizers.Punctuation(behavior="isolated"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(splits)
+
+
+def _llama(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import pre_tokenizers
+
+    if any(step.get("type") == "ByteLevel" for step in _steps(tokenizer.pre_tokenizer, "pretokenizers")):
+        return  # of Llama 3, whose files name the class of Llama 2
+    scheme = "always" if _flag(settings, "legacy", False) else "first"
+    if not _flag(settings, "add_prefix_space", True):
+        scheme = "never"
+    tokenizer.normalizer = None
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme=scheme, split=False)
+
+
+def _gemma(tokenizer: Any, settings: Json) -> None:
+    from tokenizers import normalizers, pre_tokenizers
+
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(" ", behavior="merged_with_previous")
 
 
 def _prefix_space(tokenizer: Any, settings: Json) -> None:
@@ -142,50 +207,70 @@ _ROBERTA_TOKENS = {
     "pad_token": "<pad>",
 }
 
-_BERT = TokenizerClass(model="WordPiece", set_up=_bert, template="bert", token_types=True, tokens=_BERT_TOKENS)
-_ROBERTA = TokenizerClass(model="BPE", set_up=_byte_level, template="roberta", tokens=_ROBERTA_TOKENS)
-_XLM_ROBERTA = TokenizerClass(model="Unigram", set_up=_sentencepiece, template="roberta", tokens=_ROBERTA_TOKENS)
+_ALBERT_TOKENS = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "<pad>", "unk_token": "<unk>"}
+_CORNERED_TOKENS = {"cls_token": "<cls>", "sep_token": "<sep>", "pad_token": "<pad>", "unk_token": "<unk>"}
+
+_TYPED = "{cls} $A {sep} $B:1 {sep}:1"
+_UNTYPED = "{cls} $A {sep} $B {sep}"
+_DOUBLE = "{cls} $A {sep} {sep} $B {sep}"
+
+_BERT = TokenizerClass(model="WordPiece", set_up=_bert, template=_TYPED, tokens=_BERT_TOKENS)
+_ROBERTA = TokenizerClass(model="BPE", set_up=_byte_level, template=_DOUBLE, tokens=_ROBERTA_TOKENS)
+_XLM_ROBERTA = TokenizerClass(model="Unigram", set_up=_sentencepiece, template=_DOUBLE, tokens=_ROBERTA_TOKENS)
+_ALBERT = TokenizerClass(
+    model="Unigram",
+    set_up=_quotes(lower=True, keep_accents=False),
+    template=_TYPED,
+    keeps_template=True,
+    tokens=_ALBERT_TOKENS,
+)
 _DECODER = TokenizerClass(model="BPE", set_up=_prefix_space)
-_LEFT = TokenizerClass(padding_side="left")
 
 CLASSES: Mapping[str, TokenizerClass] = {
     "BertTokenizer": _BERT,
     "DistilBertTokenizer": _BERT,
     "ConvBertTokenizer": _BERT,
     "MPNetTokenizer": TokenizerClass(
-        model="WordPiece", set_up=_bert, template="roberta", tokens=_ROBERTA_TOKENS | {"unk_token": "[UNK]"}
+        model="WordPiece", set_up=_bert, template=_DOUBLE, tokens=_ROBERTA_TOKENS | {"unk_token": "[UNK]"}
+    ),
+    "FunnelTokenizer": TokenizerClass(
+        model="WordPiece", set_up=_bert, template="{cls}:2 $A {sep} $B:1 {sep}:1", tokens=_CORNERED_TOKENS
     ),
     "RobertaTokenizer": _ROBERTA,
     "XLMRobertaTokenizer": _XLM_ROBERTA,
     "CamembertTokenizer": _XLM_ROBERTA,
-    "DebertaV2Tokenizer": TokenizerClass(
-        model="Unigram", set_up=_deberta_v2, template="bert", token_types=True, tokens=_BERT_TOKENS
-    ),
+    "DebertaV2Tokenizer": TokenizerClass(model="Unigram", set_up=_deberta_v2, template=_TYPED, tokens=_BERT_TOKENS),
     # transformers 5 puts two [SEP] between the texts and gives no types; version 4 and the files of the models don't
     "DebertaTokenizer": TokenizerClass(
-        model="BPE",
-        set_up=_byte_level,
-        template="bert",
-        token_types=True,
-        keeps_template=True,
-        tokens=_BERT_TOKENS,
+        model="BPE", set_up=_byte_level, template=_TYPED, keeps_template=True, tokens=_BERT_TOKENS
     ),
-    "AlbertTokenizer": TokenizerClass(template="bert", token_types=True, keeps_template=True, tokens=_BERT_TOKENS),
-    "ModernBert": TokenizerClass(template="bert", keeps_template=True, tokens=_BERT_TOKENS),
+    "AlbertTokenizer": _ALBERT,
+    "FNetTokenizer": _ALBERT,
+    "RemBertTokenizer": TokenizerClass(model="Unigram", set_up=_rembert, template=_TYPED, tokens=_ALBERT_TOKENS),
+    "BigBirdTokenizer": TokenizerClass(model="Unigram", set_up=_big_bird, template=_TYPED, tokens=_ALBERT_TOKENS),
+    "XLNetTokenizer": TokenizerClass(
+        model="Unigram",
+        set_up=_quotes(lower=False, keep_accents=None),
+        template="$A {sep} $B:1 {sep}:1 {cls}:2",
+        padding_side="left",
+        tokens=_CORNERED_TOKENS,
+    ),
+    "ModernBert": TokenizerClass(template=_UNTYPED, keeps_template=True, tokens=_BERT_TOKENS),
     "Qwen2Tokenizer": _DECODER,
     "GPT2Tokenizer": _DECODER,
     "GPTNeoXTokenizer": _DECODER,
-    "LlamaTokenizer": _LEFT,
-    "GemmaTokenizer": _LEFT,
-    "CohereTokenizer": _LEFT,
+    "LlamaTokenizer": TokenizerClass(model="BPE", set_up=_llama, padding_side="left"),
+    "GemmaTokenizer": TokenizerClass(model="BPE", set_up=_gemma, padding_side="left"),
+    "CohereTokenizer": TokenizerClass(model="BPE", set_up=_prefix_space, padding_side="left"),
 }
 """By name. "ModernBert" is ours: transformers has no class for it, its files name the tokens of its template."""
 
 _SAME_CLASS = {
     **dict.fromkeys(
-        ("ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer"), "BertTokenizer"
+        ("ElectraTokenizer", "MobileBertTokenizer", "SqueezeBertTokenizer", "LayoutLMTokenizer", "LxmertTokenizer"),
+        "BertTokenizer",
     ),
-    **dict.fromkeys(("LongformerTokenizer", "BartTokenizer"), "RobertaTokenizer"),
+    **dict.fromkeys(("LongformerTokenizer", "BartTokenizer", "LEDTokenizer", "MvpTokenizer"), "RobertaTokenizer"),
 }
 
 _CLASS_OF_TYPE = {
@@ -206,11 +291,25 @@ _CLASS_OF_TYPE = {
             "retribert",
             "realm",
             "bros",
+            "lxmert",
+            "visual_bert",
         ),
         "BertTokenizer",
     ),
     **dict.fromkeys(
-        ("roberta", "longformer", "bart", "data2vec-text", "ibert", "mra", "roberta-prelayernorm", "lilt", "mega"),
+        (
+            "roberta",
+            "longformer",
+            "bart",
+            "led",
+            "mvp",
+            "data2vec-text",
+            "ibert",
+            "mra",
+            "roberta-prelayernorm",
+            "lilt",
+            "mega",
+        ),
         "RobertaTokenizer",
     ),
     **dict.fromkeys(("xlm-roberta", "gte", "xmod", "jina_embeddings_v3"), "XLMRobertaTokenizer"),
@@ -219,19 +318,33 @@ _CLASS_OF_TYPE = {
     "deberta": "DebertaTokenizer",
     "deberta-v2": "DebertaV2Tokenizer",
     "albert": "AlbertTokenizer",
+    "yoso": "AlbertTokenizer",
+    "fnet": "FNetTokenizer",
+    "rembert": "RemBertTokenizer",
+    "big_bird": "BigBirdTokenizer",
+    "xlnet": "XLNetTokenizer",
+    "funnel": "FunnelTokenizer",
     "modernbert": "ModernBert",
     "modernbert-decoder": "ModernBert",
-    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe", "qwen3_moe"), "Qwen2Tokenizer"),
-    **dict.fromkeys(("gemma", "gemma2", "gemma3", "gemma3_text"), "GemmaTokenizer"),
-    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "opt", "phi", "starcoder2"), "GPT2Tokenizer"),
+    **dict.fromkeys(("qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "qwen3_next"), "Qwen2Tokenizer"),
+    **dict.fromkeys(
+        ("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n_text", "recurrent_gemma", "t5gemma"), "GemmaTokenizer"
+    ),
+    **dict.fromkeys(("gpt2", "gpt_neo", "gptj", "codegen", "opt", "phi", "starcoder2"), "GPT2Tokenizer"),
+    **dict.fromkeys(("gpt_neox", "mpt", "olmo", "olmoe", "mamba", "mamba2", "rwkv"), "GPTNeoXTokenizer"),
+    **dict.fromkeys(("cohere", "cohere2"), "CohereTokenizer"),
 }
 """By the config's model_type, where no class is named."""
 
-_FILE_ALONE = {"modernbert", "modernbert-decoder", "llama", "xlm-roberta-xl", "nystromformer"}
-"""Model types whose named class transformers passes over for the file."""
-
-_NAMED_WRONGLY = {"qwen2"}
-"""Model types whose class transformers takes by the type, whatever the file names."""
+_BY_TYPE_ALONE = frozenset(
+    (
+        *("modernbert", "modernbert-decoder", "qwen2", "xlm-roberta-xl", "nystromformer", "umt5", "bigbird_pegasus"),
+        *("mistral", "mistral3", "ministral", "ministral3", "mixtral", "nemotron", "phi3", "phimoe", "granite"),
+        *("granitemoe", "olmo2", "olmo3", "stablelm", "persimmon", "gpt_bigcode", "glm", "glm4", "glm4_moe", "jamba"),
+        *("arctic", "ernie4_5", "ernie4_5_moe", "internlm2", "internlm3", "minicpm3", "hyperclovax"),
+    )
+)
+"""Model types with which transformers passes over the class that a file names, as it is often a wrong one."""
 
 
 def class_name(config: Json, tokenizer_config: Json) -> str:
@@ -243,7 +356,7 @@ def class_name(config: Json, tokenizer_config: Json) -> str:
         return of_type
     stated = stated.removesuffix("Fast")
     stated = _SAME_CLASS.get(stated, stated)
-    if model_type in _FILE_ALONE or model_type in _NAMED_WRONGLY:
+    if model_type in _BY_TYPE_ALONE:
         return of_type
     return stated if stated in CLASSES else ""
 
@@ -288,11 +401,11 @@ def _set_template(tokenizer: Any, chosen: TokenizerClass, config: Json) -> None:
             f"The pair template of this model needs its tokens {first!r} and {last!r}, and the vocabulary lacks them.\n"
             "Use the tokenizer.json and the tokenizer_config.json that belong to the model."
         )
-    document_type = int(chosen.token_types)
-    between = [f"{last}:0"] * (2 if chosen.template == "roberta" else 1)
+    pair = [piece.format(cls=first, sep=last) for piece in str(chosen.template).split()]
+    query, document = (next(i for i, piece in enumerate(pair) if piece.startswith(text)) for text in ("$A", "$B"))
     tokenizer.post_processor = processors.TemplateProcessing(
-        single=[f"{first}:0", "$A:0", f"{last}:0"],
-        pair=[f"{first}:0", "$A:0", *between, f"$B:{document_type}", f"{last}:{document_type}"],
+        single=pair[: query + 2] + pair[document + 2 :],  # each text has a separator after it
+        pair=pair,
         special_tokens=list({first: ids[0], last: ids[1]}.items()),
     )
 
@@ -368,10 +481,13 @@ def _flag(settings: Json, name: str, default: bool) -> bool:
 
 def _precompiled(tokenizer: Any) -> bytes | None:
     """The character map that a sentencepiece normalizer holds."""
-    if tokenizer.normalizer is None:
-        return None
-    state = json.loads(tokenizer.normalizer.__getstate__())
-    for step in (state, *state.get("normalizers", ())):
+    for step in _steps(tokenizer.normalizer, "normalizers"):
         if step.get("type") == "Precompiled" and step.get("precompiled_charsmap"):
             return base64.b64decode(step["precompiled_charsmap"])
     return None
+
+
+def _steps(part: Any, name: str) -> list[dict[str, Any]]:
+    """A normalizer or pre-tokenizer and the parts that it is a sequence of, as tokenizer.json has them."""
+    state = {} if part is None else json.loads(part.__getstate__())
+    return [state, *state.get(name, ())]
