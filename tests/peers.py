@@ -49,6 +49,8 @@ class Peer:
         calls: Its constructor and methods.
         silent: What changes without an error.
         why: Reasons to move, and reasons to stay.
+        before: A line or two of the peer's code, where the page of all libraries doesn't show it at length.
+        after: What stands for it here, as the call that makes ours.
     """
 
     slug: str
@@ -61,6 +63,8 @@ class Peer:
     calls: tuple[Call, ...]
     silent: tuple[str, ...]
     why: tuple[str, ...] = field(default_factory=tuple)
+    before: str = ""
+    after: str = ""
 
 
 CORE = "from onnx_rerank_integrations import TextCrossEncoder"
@@ -261,6 +265,13 @@ PEERS = (
         source="rerankers/reranker.py",
         symbol="Reranker",
         here=CORE,
+        before=(
+            "from rerankers import Reranker\n"
+            "\n"
+            'ranker = Reranker("cross-encoder/ms-marco-MiniLM-L-6-v2", model_type="cross-encoder")\n'
+            "best = ranker.rank(query, documents).top_k(1)"
+        ),
+        after='TextCrossEncoder("lexical")',
         calls=(
             Call(
                 name="",
@@ -345,6 +356,13 @@ PEERS = (
         source="langchain_community/document_compressors/jina_rerank.py",
         symbol="JinaRerank",
         here=LANGCHAIN,
+        before=(
+            "from langchain_community.document_compressors import JinaRerank\n"
+            "\n"
+            'rerank = JinaRerank(model="jina-reranker-v2-base-multilingual", top_n=1)\n'
+            "found = rerank.compress_documents(documents, query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="",
@@ -378,6 +396,13 @@ PEERS = (
         source="langchain_community/document_compressors/openvino_rerank.py",
         symbol="OpenVINOReranker",
         here=LANGCHAIN,
+        before=(
+            "from langchain_community.document_compressors.openvino_rerank import OpenVINOReranker\n"
+            "\n"
+            'rerank = OpenVINOReranker(model_name_or_path="BAAI/bge-reranker-base", top_n=1)\n'
+            "found = rerank.compress_documents(documents, query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="",
@@ -402,6 +427,13 @@ PEERS = (
         source="langchain_cohere/rerank.py",
         symbol="CohereRerank",
         here=LANGCHAIN,
+        before=(
+            "from langchain_cohere import CohereRerank\n"
+            "\n"
+            'rerank = CohereRerank(model="rerank-v3.5", top_n=1)\n'
+            "found = rerank.compress_documents(documents, query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="",
@@ -467,6 +499,13 @@ PEERS = (
         source="llama_index/postprocessor/flag_embedding_reranker/base.py",
         symbol="FlagEmbeddingReranker",
         here=LLAMA_INDEX,
+        before=(
+            "from llama_index.postprocessor.flag_embedding_reranker import FlagEmbeddingReranker\n"
+            "\n"
+            'rerank = FlagEmbeddingReranker(model="BAAI/bge-reranker-base", top_n=1)\n'
+            "found = rerank.postprocess_nodes(nodes, query_str=query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="__init__",
@@ -488,6 +527,13 @@ PEERS = (
         source="llama_index/postprocessor/flashrank_rerank/base.py",
         symbol="FlashRankRerank",
         here=LLAMA_INDEX,
+        before=(
+            "from llama_index.postprocessor.flashrank_rerank import FlashRankRerank\n"
+            "\n"
+            'rerank = FlashRankRerank(model="ms-marco-MiniLM-L-12-v2", top_n=1)\n'
+            "found = rerank.postprocess_nodes(nodes, query_str=query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="",
@@ -509,6 +555,13 @@ PEERS = (
         source="llama_index/postprocessor/cohere_rerank/base.py",
         symbol="CohereRerank",
         here=LLAMA_INDEX,
+        before=(
+            "from llama_index.postprocessor.cohere_rerank import CohereRerank\n"
+            "\n"
+            'rerank = CohereRerank(model="rerank-v3.5", top_n=1)\n'
+            "found = rerank.postprocess_nodes(nodes, query_str=query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="__init__",
@@ -532,6 +585,13 @@ PEERS = (
         source="llama_index/postprocessor/jinaai_rerank/base.py",
         symbol="JinaRerank",
         here=LLAMA_INDEX,
+        before=(
+            "from llama_index.postprocessor.jinaai_rerank import JinaRerank\n"
+            "\n"
+            'rerank = JinaRerank(model="jina-reranker-v2-base-multilingual", top_n=1)\n'
+            "found = rerank.postprocess_nodes(nodes, query_str=query)"
+        ),
+        after='OnnxRerank(model="lexical", top_n=1)',
         calls=(
             Call(
                 name="__init__",
@@ -549,21 +609,63 @@ PEERS = (
 )
 
 
+AFTER = {
+    CORE: ("encoder = {after}  # or a hub id\n[best] = encoder.rank(query, texts, top_n=1)\nprint(best.text)"),
+    LANGCHAIN: (
+        "rerank = {after}  # or a hub id\n"
+        "[best] = rerank.compress_documents([Document(text) for text in texts], query)\n"
+        "print(best.page_content)"
+    ),
+    LLAMA_INDEX: (
+        "rerank = {after}  # or a hub id\n"
+        "nodes = [NodeWithScore(node=TextNode(text=text)) for text in texts]\n"
+        "[best] = rerank.postprocess_nodes(nodes, query_str=query)\n"
+        "print(best.text)"
+    ),
+}
+IMPORTS = {
+    CORE: CORE,
+    LANGCHAIN: f"from langchain_core.documents import Document\n{LANGCHAIN}",
+    LLAMA_INDEX: f"from llama_index.core.schema import NodeWithScore, TextNode\n{LLAMA_INDEX}",
+}
+TEXTS = """\
+query = "What do bees eat in winter?"
+texts = ["A hive should stand in the sun.", "Bees live on stored honey in winter.", "Wasps are not bees."]"""
+
+
+def code(peer: Peer) -> str:
+    """Before and after, the second so that it runs by itself; empty where the page of all libraries has it."""
+    if not peer.before:
+        return ""
+    after = f"{IMPORTS[peer.here]}\n\n{TEXTS}\n{AFTER[peer.here].format(after=peer.after)}"
+    return (
+        f"Before:\n\n```python not-run\n{peer.before}\n```\n\n"
+        f"After:\n\n```python\n{after}\n```\n\n```text\nBees live on stored honey in winter.\n```\n\n"
+    )
+
+
 def page(peer: Peer) -> str:
     """The peer's page in Markdown."""
     parts = [
         f"# From {peer.title}",
         f"As of {peer.package} {peer.version}. Takes its place:",
         f"```python not-run\n{peer.here}\n```",
+        *([] if peer.before else [f"[Code before and after](../migrating.md#{anchor(peer)})."]),
         tables(peer, heading="##").replace("(migrating.md", "(../migrating.md").strip(),
-        "Code before and after: [Moving from another library](../migrating.md). All [options](../options.md).",
+        "Other libraries: [Moving](../migrating.md). All [options](../options.md).",
     ]
     return "\n\n".join(parts) + "\n"
 
 
+def anchor(peer: Peer) -> str:
+    """Of its section on the page of all libraries: a framework's classes have their own, a library has one."""
+    library, _, symbol = peer.title.lower().partition(": ")
+    return library if library == peer.slug else f"{library}-{symbol}"
+
+
 def tables(peer: Peer, *, heading: str = "###") -> str:
     """Its calls parameter by parameter, what changes in silence, and why to move."""
-    parts = []
+    parts = [code(peer).rstrip()] if peer.before else []
     for call in peer.calls:
         name = peer.symbol if call.name in ("", "__init__") else f"{peer.symbol}.{call.name}"
         rows = "\n".join(f"| `{one}` | {here} |" for one, here in call.parameters.items())
