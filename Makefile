@@ -18,11 +18,16 @@ help:  ## Show this list.
 demo: $(VENV)/demo  ## Ask 2,587 passages one question: ranked by meaning, and by words alone.
 	$(BIN)/python demo.py
 
-test: $(VENV)/test  ## Run the tests.
-	$(BIN)/python -m pytest
+# A process of tests per core, four at most.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test-quick: $(VENV)/test  ## Run the tests of the core and the doors: under a minute once set up.
-	$(BIN)/python -m pytest -q tests/test_options.py tests/test_cross_encoder.py tests/test_tokenization.py \
+test: $(VENV)/test  ## Run the tests: MINUTES on two cores.
+	@echo "Running the tests: MINUTES on two cores."
+	$(PYTEST)
+
+test-quick: $(VENV)/test  ## Run the tests of the core and the doors: QUICK on two cores, once set up.
+	@echo "Running the tests of the core and the doors: QUICK on two cores."
+	$(PYTEST) -q tests/test_options.py tests/test_cross_encoder.py tests/test_tokenization.py \
 		tests/test_scoring.py tests/test_batching.py tests/test_parity.py tests/test_door.py tests/test_cli_documents.py
 
 lint: $(VENV)/dev  ## Check style and format.
@@ -46,7 +51,7 @@ bench: $(VENV)/bench  ## Measure against the peers (takes long; see benchmarks/R
 	$(BIN)/python -m benchmarks
 
 notebooks: $(VENV)/notebooks  ## Check that the notebooks run.
-	$(BIN)/python -m pytest tests/test_notebooks.py
+	$(BIN)/python -m pytest -m showcase tests/test_notebooks.py
 
 clean:  ## Remove what the other targets made.
 	rm -rf $(VENV) dist build

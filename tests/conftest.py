@@ -1,4 +1,7 @@
-"""No test reaches beyond this machine, but those marked `hub`, which are asked for by `pytest -m hub`."""
+"""No test reaches beyond this machine, but those marked `hub`, which are asked for by `pytest -m hub`.
+
+Those marked `showcase` are asked for too, as `.ci/run` does: they take as long as the demo and the notebooks.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,21 @@ from typing import Any
 import pytest
 
 
+ASKED_FOR = {
+    "hub": "needs real models from the Hugging Face hub",
+    "showcase": "runs the demo or a notebook as a whole",
+}
+"""Marks of tests that run only where they are named, and why."""
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if "hub" in config.getoption("markexpr"):
-        return
-    skip = pytest.mark.skip(reason="needs real models from the Hugging Face hub: pytest -m hub")
-    for item in items:
-        if "hub" in item.keywords:
-            item.add_marker(skip)
+    asked_for = config.getoption("markexpr")
+    for mark, reason in ASKED_FOR.items():
+        if mark in asked_for:
+            continue
+        for item in items:
+            if mark in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=f"{reason}: pytest -m {mark}"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -12,7 +12,7 @@ import pytest
 DEMO = Path(__file__).parent.parent / "demo.py"
 
 
-@pytest.mark.slow
+@pytest.mark.showcase
 def test_the_answer_is_on_top_by_meaning_and_shares_no_word_with_the_question() -> None:
     done = subprocess.run([sys.executable, str(DEMO)], capture_output=True, text=True, check=True, timeout=250)
 

@@ -35,7 +35,7 @@ def kinds(cell: dict[str, Any]) -> set[str]:
     return shown - {"text/plain"}
 
 
-@pytest.mark.slow
+@pytest.mark.showcase
 @pytest.mark.timeout(900)
 @each_notebook
 def test_it_runs_from_top_to_bottom_without_a_network(
