@@ -1,6 +1,6 @@
 """No test reaches beyond this machine, but those marked `hub`, which are asked for by `pytest -m hub`.
 
-Those marked `showcase` are asked for too, as `.ci/run` does: they take as long as the demo and the notebooks.
+Those marked `showcase` and `soak` are asked for too: other steps of `.ci/run` do what they do, and more.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-
 ASKED_FOR = {
     "hub": "needs real models from the Hugging Face hub",
-    "showcase": "runs the demo or a notebook as a whole",
+    "showcase": "runs the demo or a notebook as a whole, as `.ci/run notebooks` does",
+    "soak": "is the least of `make soak`, of which `.ci/run faults` does more",
 }
 """Marks of tests that run only where they are named, and why."""
 

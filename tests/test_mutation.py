@@ -28,8 +28,14 @@ def test_each_mutants_snippet_is_still_where_it_was(mutant: Mutant) -> None:
     ],
 )
 def test_an_outcome_is_what_pytest_says(
-    mutated: str, test: str, outcome: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    mutated: str,
+    test: str,
+    outcome: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # three tests of a sum need none of the plugins
     (tmp_path / "sums.py").write_text("def add(a, b):\n    return a + b\n")
     (tmp_path / "test_sums.py").write_text("from sums import add\n\n\ndef test_add():\n    assert add(1, 2) == 3\n")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
@@ -70,6 +71,17 @@ def test_it_is_committed_as_it_was_executed(path: Path) -> None:
     assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), "not from top to bottom"
     assert not any("error" in kinds(cell) or "stderr" in kinds(cell) for cell in code)
     assert any("image/png" in kinds(cell) for cell in code), "no picture"
+
+
+def test_the_readmes_picture_is_the_quickstarts() -> None:
+    [picture] = [
+        output["data"]["image/png"]
+        for cell in cells(NOTEBOOKS / "01_quickstart.ipynb")
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+
+    assert base64.b64decode(picture) == (NOTEBOOKS.parent / "docs" / "images" / "ranking-change.png").read_bytes()
 
 
 @each_notebook
