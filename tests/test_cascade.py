@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, TextCrossEncoder
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.cascade import Cascade
+from onnx_rerank_integrations.core.scoring import Floats
+from onnx_rerank_integrations.core.types import Pair
 from tests.toy import make_toy, toy_score
 
 DOCUMENTS = ["d", "b b b", "z", "c", "a a", "f"]
@@ -47,7 +52,7 @@ def test_rerank_scores_every_document_and_pruned_ones_stay_below(cascade: Cascad
 
     survivors, pruned = order[:3], order[3:]
     assert [scores[i] for i in survivors] == [toy_score("q", DOCUMENTS[i]) for i in survivors]
-    assert max(scores[i] for i in pruned) == min(scores[i] for i in survivors) - Cascade.GAP
+    assert max(scores[i] for i in pruned) == min(scores[i] for i in survivors) - 1.0
     assert [scores[i] for i in pruned] == sorted((scores[i] for i in pruned), reverse=True)
 
 
@@ -72,6 +77,61 @@ def test_three_stages_and_an_open_end(small: TextCrossEncoder, large: TextCrossE
 
     assert len(ranked) == len(DOCUMENTS)
     assert [one.index for one in ranked][:2] == third
+
+
+def test_the_first_model_counts_the_tokens_and_the_last_one_answers(tmp_path: Path) -> None:
+    """Of three, so that the last isn't the second, and the first isn't the second either."""
+    encoders = [
+        TextCrossEncoder(make_toy(tmp_path / name, config={"num_labels": 1, "name": name}), activation=activation)
+        for name, activation in (("a", "identity"), ("b", "model"), ("c", "sigmoid"))
+    ]
+    short = TextCrossEncoder(make_toy(tmp_path / "short"), max_length=5)
+    cascade = TextCrossEncoder.cascade(encoders, keep=[3, 3, 1])
+
+    assert cascade.activation == "sigmoid"
+    assert cascade.config["name"] == "c"
+    assert cascade.longest_ranking == 1
+    assert len(cascade.rank("q", DOCUMENTS)) == 1
+    pairs = [("q", "b b b")]
+    assert TextCrossEncoder.cascade([encoders[0], short, short], keep=[2, 1]).token_count(pairs) == 7
+    assert TextCrossEncoder.cascade([encoders[0], encoders[1], short], keep=[2, 1]).truncated(pairs) == [True]
+    assert TextCrossEncoder.cascade([short, short, encoders[0]], keep=[2, 1]).truncated(pairs) == [False]
+
+
+class Backwards(TextCrossEncoderBase):
+    """Likes best what the toy likes least."""
+
+    def logits(self, pairs: Sequence[Pair], **how: object) -> Floats:
+        return np.array([-toy_score(query, document) for query, document in pairs])
+
+
+def test_the_first_model_of_three_sees_every_document(large: TextCrossEncoder) -> None:
+    worst = [one.index for one in large.rank("q", DOCUMENTS)][-2:]
+
+    ranked = TextCrossEncoder.cascade([Backwards(), large, large], keep=[2, 2]).rank("q", DOCUMENTS)
+
+    assert [one.index for one in ranked] == [*worst, *[one.index for one in ranked[2:]]]
+
+
+def test_no_bar_is_shown_unless_it_is_asked_for(cascade: Cascade, capsys: pytest.CaptureFixture[str]) -> None:
+    cascade.logits([("q", document) for document in DOCUMENTS])
+    assert capsys.readouterr().err == ""
+
+    cascade.logits([("q", document) for document in DOCUMENTS], show_progress=True)
+    assert "6/6" in capsys.readouterr().err
+
+
+def test_cascades_of_the_same_models_are_equal_and_say_what_they_are(
+    small: TextCrossEncoder, large: TextCrossEncoder
+) -> None:
+    one, same = (TextCrossEncoder.cascade([small, large], keep=[3, 2]) for _ in range(2))
+
+    assert one == same
+    assert hash(one) == hash(same)
+    assert one != TextCrossEncoder.cascade([small, large], keep=[3])
+    assert one != TextCrossEncoder.cascade([large, small], keep=[3, 2])
+    assert one != small
+    assert repr(one) == f"TextCrossEncoder.cascade([{small!r}, {large!r}], keep=[3, 2])"
 
 
 def test_folders_will_do_and_it_pickles(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Breaks the pure parts of the core, one small change at a time, and runs their tests on each broken copy.
 
-A change that no test notices is a survivor: it is printed, and fails the run unless `survivors.json` names it with the
-reason why it changes no behaviour. Takes some minutes: each change costs a test run of its modules.
+A change that no test notices is a survivor: it is printed with its place, and fails the run unless `survivors.json`
+names it with the reason why it changes no behaviour. An explanation hangs on the text of the line, not on its number.
+
+Each change costs some forks of a process that has the libraries loaded: one for each file of tests, up to the first
+test that fails. Those that noticed an earlier change come first.
 """
 
 from __future__ import annotations
@@ -9,32 +12,50 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import json
 import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 CORE = "onnx_rerank_integrations/core"
+SURVIVORS = Path(__file__).with_name("survivors.json")
 
 TARGETS = {
-    f"{CORE}/scoring.py": ("tests/test_scoring.py", "tests/test_cross_encoder.py"),
+    f"{CORE}/scoring.py": ("tests/test_scoring.py", "tests/test_cross_encoder.py", "tests/test_parity.py"),
     f"{CORE}/batching.py": ("tests/test_batching.py", "tests/test_cross_encoder.py"),
-    f"{CORE}/checks.py": ("tests/test_cross_encoder.py", "tests/test_cascade.py", "tests/test_timeouts.py"),
+    f"{CORE}/checks.py": ("tests/test_checks.py", "tests/test_cross_encoder.py"),
     f"{CORE}/base.py": ("tests/test_cross_encoder.py", "tests/test_timeouts.py"),
     f"{CORE}/cascade.py": ("tests/test_cascade.py",),
     f"{CORE}/score_cache.py": ("tests/test_cache.py", "tests/test_identity.py"),
     f"{CORE}/model/identity.py": ("tests/test_identity.py", "tests/test_cache.py"),
-    f"{CORE}/tokens/pairs.py": ("tests/test_tokenization.py", "tests/test_parity.py"),
+    f"{CORE}/tokens/pairs.py": ("tests/test_tokenization.py", "tests/test_parity.py", "tests/test_cross_encoder.py"),
 }
-"""What is broken, and the tests that must notice."""
+"""What is broken, and the tests that must notice: one file after the other, the quickest first."""
+
+LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers", "huggingface_hub", "hypothesis", "pydantic", "httpx", "typer",
+             "rich", "langchain_core.retrievers", "langchain_core.vectorstores", "llama_index.core")  # fmt: skip
+"""Loaded once, before the forks; those that aren't installed are left out."""
+
+PATIENCE = 300.0
+"""Seconds for one broken copy: a change that makes a test wait for ever is noticed too."""
+
+PROMOTED = 12
+"""Most tests of a file that are run first because they noticed earlier changes."""
+
+GREEN = 0
+NOTICED = (1, 2)
+"""pytest's exit codes for a test that failed, and for a file that couldn't be imported any more."""
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
@@ -45,19 +66,51 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 }  # fmt: skip
 
 
-def mutants(source: str) -> Iterator[tuple[str, str]]:
-    """Each changed source, and what was changed: its line, before and after."""
+@dataclass(frozen=True)
+class Change:
+    """One file with one thing changed."""
+
+    path: str
+    number: int
+    """The line's."""
+    line: str
+    """The line as it is."""
+    what: str
+    """The node before and after."""
+    source: str
+    """The whole file, changed."""
+
+    @property
+    def key(self) -> str:
+        """What `survivors.json` knows it by."""
+        return f"{self.path}: {self.line}  :  {self.what}"
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}: {self.line}\n         {self.what}"
+
+
+def changes_of(path: str) -> Iterator[Change]:
+    """Each way in which a file is broken."""
+    source = (ROOT / path).read_text(encoding="utf-8")
+    lines = source.splitlines()
     tree = ast.parse(source)
     for index, node in enumerate(ast.walk(tree)):
-        for change in changes(node):
+        for kind in kinds(node):
             broken = copy.deepcopy(tree)
             target = list(ast.walk(broken))[index]
             before = ast.unparse(target)
-            apply(target, change)
-            yield ast.unparse(ast.fix_missing_locations(broken)), f"{before}  ->  {ast.unparse(target)}"
+            apply(target, kind)
+            number = getattr(node, "lineno", 0)
+            yield Change(
+                path,
+                number,
+                lines[number - 1].strip(),
+                f"{before}  ->  {ast.unparse(target)}",
+                ast.unparse(ast.fix_missing_locations(broken)),
+            )
 
 
-def changes(node: ast.AST) -> Iterator[str]:
+def kinds(node: ast.AST) -> Iterator[str]:
     """The ways in which this node can be broken."""
     if isinstance(node, ast.Compare) and type(node.ops[0]) in COMPARISONS:
         yield "comparison"
@@ -71,15 +124,21 @@ def changes(node: ast.AST) -> Iterator[str]:
         yield "constant"
     elif isinstance(node, ast.IfExp):
         yield "branches"
-    elif isinstance(node, ast.Return) and node.value is not None and not isinstance(node.value, ast.Constant):
+    elif isinstance(node, ast.Return) and node.value is not None and not is_none(node.value):
         yield "return"
+    elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+        yield "call"
 
 
 def is_type(node: ast.BinOp) -> bool:
     return isinstance(node.op, ast.BitOr)
 
 
-def apply(node: ast.AST, change: str) -> None:
+def is_none(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and node.value is None
+
+
+def apply(node: ast.AST, kind: str) -> None:
     if isinstance(node, ast.Compare):
         node.ops[0] = COMPARISONS[type(node.ops[0])]()
     elif isinstance(node, ast.BinOp):
@@ -91,63 +150,190 @@ def apply(node: ast.AST, change: str) -> None:
         if isinstance(node.op, ast.Not):
             node.operand = ast.UnaryOp(ast.Not(), node.operand)
     elif isinstance(node, ast.Constant):
-        node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1
+        node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]
     elif isinstance(node, ast.IfExp):
         node.body, node.orelse = node.orelse, node.body
     elif isinstance(node, ast.Return):
         node.value = ast.Constant(None)
+    elif isinstance(node, ast.Expr):
+        node.value = ast.Constant(None)
 
 
-def survives(path: str, broken: str, work: Path) -> bool:
-    """Whether the tests pass on a copy of the package that has this file broken."""
-    with tempfile.TemporaryDirectory(dir=work) as folder:
-        copied = Path(folder)
-        shutil.copytree(ROOT / "onnx_rerank_integrations", copied / "onnx_rerank_integrations")
-        for name in ("tests", "pyproject.toml", "docs", "notebooks", "README.md", "benchmarks"):
-            (copied / name).symlink_to(ROOT / name)
-        (copied / path).write_text(broken, encoding="utf-8")
-        environment = {**os.environ, "PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow"]
-        command += ["--rootdir", folder, "-o", "timeout=60", "--import-mode=importlib", *TARGETS[path]]
+class Copy:
+    """A copy of the package, in which one file is broken at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.changes = 0
+        ignore = shutil.ignore_patterns("__pycache__", "models")
+        shutil.copytree(ROOT / "onnx_rerank_integrations", folder / "onnx_rerank_integrations", ignore=ignore)
+        (folder / "onnx_rerank_integrations" / "models").symlink_to(ROOT / "onnx_rerank_integrations" / "models")
+        for name in ("tests", "pyproject.toml", "docs", "notebooks", "README.md", "benchmarks", "packages"):
+            (folder / name).symlink_to(ROOT / name)
+
+    def begin(self, tests: Sequence[str], change: Change | None) -> int:
+        """Forks a child that runs the tests; gives its number."""
+        for path in TARGETS:
+            sound = (ROOT / path).read_text(encoding="utf-8")
+            text = change.source if change and change.path == path else sound
+            if (self.folder / path).read_text(encoding="utf-8") != text:
+                (self.folder / path).write_text(text, encoding="utf-8")
+                self.changes += 1  # a time of its own: bytecode is known by the time, in seconds, and the size
+                os.utime(self.folder / path, (self.changes, self.changes))
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(self._run(tests))
+            finally:
+                os._exit(70)
+        return child
+
+    @property
+    def printed(self) -> str:
+        return (self.folder / "printed").read_text(encoding="utf-8", errors="replace")
+
+    def _run(self, tests: Sequence[str]) -> int:
+        os.setpgid(0, 0)
+        file = os.open(self.folder / "printed", os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(file, 1)
+        os.dup2(file, 2)
+        os.chdir(self.folder)
+        os.environ |= {"PYTHONPATH": str(self.folder), "PYTHONPYCACHEPREFIX": str(self.folder / "bytecode")}
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        sys.dont_write_bytecode, sys.pycache_prefix = False, os.environ["PYTHONPYCACHEPREFIX"]
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("tests", "onnx_rerank_integrations")]:
+            del sys.modules[name]
+        sys.path[:] = [str(self.folder), *(one for one in sys.path if one not in ("", str(ROOT)))]
+        options = ["-q", "-x", "--no-header", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"]
+        options += ["-m", "not slow", "-o", "timeout=60"]
+        return int(pytest.main([*options, "--rootdir", str(self.folder), *tests]))
+
+
+@dataclass
+class Trial:
+    """A change, and the files of tests that haven't been asked yet."""
+
+    change: Change
+    tests: list[str]
+
+
+class Runner:
+    """Runs the tests on many broken copies, some at once."""
+
+    def __init__(self, work: Path, jobs: int) -> None:
+        self.copies = [Copy(work / str(number)) for number in range(jobs)]
+        self.first: dict[tuple[str, str], list[str]] = {}
+        """By file and its tests: those that noticed a change of it."""
+
+    def survivors(self, changes: Sequence[Change], until: float) -> tuple[list[Change], int]:
+        """Those that no test noticed, and how many were tried before the time was over."""
+        waiting = [Trial(change, list(TARGETS[change.path])) for change in reversed(changes)]
+        alive: list[Change] = []
+        tried = 0
+        running: dict[int, tuple[Copy, Trial, float]] = {}
+        free = list(self.copies)
+        while running or (waiting and time.monotonic() < until):
+            while free and waiting and time.monotonic() < until:
+                copied, trial = free.pop(), waiting.pop()
+                child = copied.begin(self.tests(trial.change.path, trial.tests[0]), trial.change)
+                running[child] = copied, trial, time.monotonic()
+            for child, (copied, trial, begun) in list(running.items()):
+                code = self.ended(child, begun)
+                if code is None:
+                    continue
+                del running[child]
+                free.append(copied)
+                if code == GREEN and len(trial.tests) > 1:
+                    waiting.append(Trial(trial.change, trial.tests[1:]))
+                    continue
+                tried += 1
+                if code == GREEN:
+                    alive.append(trial.change)
+                    print("alive   ", trial.change, flush=True)
+                elif code in NOTICED or code < 0:
+                    self.promote(trial, copied.printed)
+                else:
+                    raise SystemExit(f"{trial.tests[0]} didn't run ({code}):\n{copied.printed[-2000:]}")
+            time.sleep(0.02)
+        return alive, tried
+
+    def tests(self, path: str, file: str) -> list[str]:
+        return [*self.first.get((path, file), []), file]
+
+    def promote(self, trial: Trial, printed: str) -> None:
+        first = self.first.setdefault((trial.change.path, trial.tests[0]), [])
+        for line in printed.splitlines():
+            test = line.split()[1] if line.startswith("FAILED ") else ""
+            if test.startswith(trial.tests[0]) and ("[" not in test or test.endswith("]")):
+                first[:] = [test, *(one for one in first if one != test)][:PROMOTED]
+
+    def ended(self, child: int, begun: float) -> int | None:
+        """pytest's exit code; negative where it was killed, None while it runs."""
+        done, status = os.waitpid(child, os.WNOHANG)
+        if not done and time.monotonic() - begun < PATIENCE:
+            return None
         try:
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, timeout=180)
-        except subprocess.TimeoutExpired:
-            return False
-        return done.returncode == 0
+            os.killpg(child, signal.SIGKILL)  # what its tests started, too
+        except ProcessLookupError:
+            pass
+        if not done:
+            os.waitpid(child, 0)
+            return -signal.SIGKILL
+        return os.waitstatus_to_exitcode(status)
+
+    def check_sound(self, paths: Sequence[str]) -> None:
+        """Ends the run where the tests, in the order in which they are run, don't pass on the sound package."""
+        for path in paths:
+            for file in TARGETS[path]:
+                copied, begun = self.copies[0], time.monotonic()
+                child = copied.begin(self.tests(path, file), None)
+                while (code := self.ended(child, begun)) is None:
+                    time.sleep(0.05)
+                if code != GREEN:
+                    raise SystemExit(f"{file} doesn't pass as it is:\n{copied.printed[-3000:]}")
+
+
+def load_libraries() -> None:
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    for name in LIBRARIES:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutation.systematic", description=__doc__)
     parser.add_argument("files", nargs="*", default=list(TARGETS), help="of those in TARGETS; all by default")
     parser.add_argument("--share", type=float, default=1.0, help="the part of the changes that is tried, 0..1")
-    parser.add_argument("--seconds", type=float, default=1800.0, help="begin no more changes after that time")
+    parser.add_argument("--seconds", type=float, default=36_000.0, help="begin no more changes after that time")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--only", default="", help="changes whose line or change holds this text")
     arguments = parser.parse_args()
-    known = json.loads(Path(__file__).with_name("survivors.json").read_text(encoding="utf-8"))
+    known = json.loads(SURVIVORS.read_text(encoding="utf-8"))
     rng = random.Random(arguments.seed)
-    jobs = [
-        (path, broken, what)
+    changes = [
+        change
         for path in arguments.files
-        for broken, what in mutants((ROOT / path).read_text(encoding="utf-8"))
-        if rng.random() < arguments.share
+        for change in changes_of(path)
+        if rng.random() < arguments.share and arguments.only in change.key
     ]
-    rng.shuffle(jobs)
-    end = time.monotonic() + arguments.seconds
-    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(arguments.jobs) as pool:
-
-        def tried(job: tuple[str, str, str]) -> bool | None:
-            return None if time.monotonic() > end else survives(job[0], job[1], Path(work))
-
-        results = list(pool.map(tried, jobs))
-    survivors = [f"{path}: {what}" for (path, _, what), alive in zip(jobs, results, strict=True) if alive]
-    unexplained = sorted(set(survivors) - set(known))
-    for one in unexplained:
-        print("SURVIVED", one)
-    done = sum(result is not None for result in results)
+    stale = sorted({key for key in known if key.partition(":")[0] in arguments.files} - {one.key for one in changes})
+    load_libraries()
+    with tempfile.TemporaryDirectory(prefix="mutation-") as work:
+        runner = Runner(Path(work), arguments.jobs)
+        alive, tried = runner.survivors(changes, time.monotonic() + arguments.seconds)
+        runner.check_sound(arguments.files)  # in the order that it has become, too
+    unexplained = [change for change in alive if change.key not in known]
+    for change in unexplained:
+        print("SURVIVED", change)
+    if stale and arguments.share == 1 and not arguments.only:
+        print("no longer in the code, though survivors.json explains it:", *stale, sep="\n    ")
     print(
-        f"mutation: {done:,} of {len(jobs):,} changes tried, {done - len(survivors):,} noticed, "
-        f"{len(survivors) - len(unexplained)} known to change nothing, {len(unexplained)} survived"
+        f"mutation: {tried:,} of {len(changes):,} changes tried, {tried - len(alive):,} noticed, "
+        f"{len(alive) - len(unexplained)} known to change nothing, {len(unexplained)} survived"
     )
     return 1 if unexplained else 0
 
