@@ -7,7 +7,7 @@ from inspect import Parameter, Signature
 from types import EllipsisType
 from typing import Any
 
-from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.checks import check_list, check_top_n
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, MissingExtraError
 
@@ -109,6 +109,7 @@ class OnnxRerank:
     ) -> list[Document]:
         check_query(query)
         check_top_n(top_k, "top_k")
+        check_list("documents", documents, "Document")
         documents = list(documents)
         for index, document in enumerate(documents):
             if not isinstance(document, Document):

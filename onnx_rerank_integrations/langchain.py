@@ -8,7 +8,7 @@ from types import EllipsisType
 from typing import Any, NotRequired
 
 from onnx_rerank_integrations.core.base import counted_truncations
-from onnx_rerank_integrations.core.checks import check_top_n
+from onnx_rerank_integrations.core.checks import check_list, check_top_n
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
 
 try:
@@ -139,6 +139,7 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         """
         if isinstance(documents, (str, Document, Mapping)):
             raise InputTypeError(f"documents must be several, not one {type(documents).__name__}: put it in a list")
+        check_list("documents", documents, "str, Document or dict")
         texts = self._texts(self._parts(document, index) for index, document in enumerate(documents))
         ranked = self._rank(query, texts, self.top_n if isinstance(top_n, EllipsisType) else top_n)
         return [{"index": one.index, "relevance_score": one.score} for one in ranked]
@@ -273,6 +274,7 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
         if not isinstance(input, Mapping) or not {"query", "documents"} <= input.keys():
             found = sorted(map(str, input)) if isinstance(input, Mapping) else type(input).__name__
             raise InputTypeError(f'reranking takes {{"query": str, "documents": [Document, ...]}}, not {found}')
+        check_list("documents", input["documents"], "Document")
         documents = list(input["documents"])
         asked = {**configurable_of(config), **input}
         limits = {name: asked.get(name, getattr(self, name)) for name in LIMITS}

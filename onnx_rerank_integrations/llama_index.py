@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from onnx_rerank_integrations.core.base import counted_truncations
+from onnx_rerank_integrations.core.checks import check_list
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError, MissingExtraError
 
 try:
@@ -156,6 +157,7 @@ def checked_query(query_bundle: QueryBundle | None) -> QueryBundle:
 
 def checked_nodes(nodes: list[NodeWithScore]) -> list[NodeWithScore]:
     """A list of the caller's nodes, from any iterable."""
+    check_list("nodes", nodes, "NodeWithScore")
     nodes = list(nodes)
     for index, node in enumerate(nodes):
         if not isinstance(node, NodeWithScore):

@@ -334,8 +334,12 @@ def test_the_database_of_another_program_is_refused_and_left_as_it_is(folder: Pa
 def test_a_place_that_cannot_be_used_is_refused(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
-    with pytest.raises(InputValueError, match="can't be made"):
-        TextCrossEncoder(folder, score_cache=tmp_path / "file" / "scores.sqlite")
+    for where in (tmp_path / "file" / "scores.sqlite", "\0", "\ud800", tmp_path / ("a" * 300)):
+        with pytest.raises(InputValueError, match="can't be made"):
+            TextCrossEncoder(folder, score_cache=where)
+    for where in ("", tmp_path, "/dev/null"):
+        with pytest.raises(InputValueError, match="is no file"):
+            TextCrossEncoder(folder, score_cache=where)
 
 
 def test_the_file_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:

@@ -142,6 +142,8 @@ def test_odd_and_missing_texts_are_ranked_not_fatal(text: str | None) -> None:
 def test_what_cannot_be_ranked_is_named(ranker: OnnxRerank) -> None:
     with pytest.raises(InputTypeError, match="document 1 must be a Document, not str"):
         ranked(ranker, [Document(content="a"), "b"])  # type: ignore[list-item]
+    with pytest.raises(InputTypeError, match="documents must be a list of Document, not NoneType"):
+        ranked(ranker, None)  # type: ignore[arg-type]
     with pytest.raises(InputTypeError, match="query must be a str, not NoneType"):
         ranker.run(query=None, documents=[])
     with pytest.raises(ScoreError, match="index 1"):

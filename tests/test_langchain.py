@@ -974,8 +974,19 @@ def test_rerank_reads_the_chosen_fields_of_dicts(rerank: OnnxRerank) -> None:
 def test_one_document_alone_is_an_error(one: Any, rerank: OnnxRerank) -> None:
     with pytest.raises(InputTypeError, match=f"documents must be several, not one {type(one).__name__}"):
         rerank.rerank(one, "q")
-    with pytest.raises(InputTypeError, match="document 0 must be a Document"):
+    with pytest.raises(InputTypeError, match=r"document 0 must be a Document|documents must be a list of Document"):
         rerank.compress_documents(one, "q")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, object()])
+def test_what_is_no_list_of_documents_is_told(wrong: Any, rerank: OnnxRerank) -> None:
+    message = f"documents must be a list of Document, not {type(wrong).__name__}"
+    with pytest.raises(InputTypeError, match=message):
+        rerank.compress_documents(wrong, "q")
+    with pytest.raises(InputTypeError, match=message):
+        rerank.as_runnable().invoke({"query": "q", "documents": wrong})
+    with pytest.raises(InputTypeError, match="documents must be a list of str, Document or dict, not"):
+        rerank.rerank(wrong, "q")
 
 
 # 21: dumps, loads, LangChain's own reranker

@@ -786,6 +786,12 @@ def test_a_bare_node_is_a_type_error_that_says_what_to_do(rerank: OnnxRerank) ->
         rerank.postprocess_nodes(nodes, query_str="q")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("wrong", [None, 3, "a text"])
+def test_what_is_no_list_of_nodes_is_told(wrong: Any, rerank: OnnxRerank) -> None:
+    with pytest.raises(TypeError, match=f"nodes must be a list of NodeWithScore, not {type(wrong).__name__}"):
+        rerank.postprocess_nodes(wrong, query_str="q")
+
+
 @pytest.mark.parametrize(
     ("node", "scored"),
     [

@@ -256,6 +256,8 @@ def test_a_source_without_a_hub_id_is_refused(sources: Any) -> None:
 def test_one_path_is_no_list_of_additional_files() -> None:
     with pytest.raises(InputTypeError, match="additional_files must be a list"):
         registry.add_custom_model("house-model-3", "org/model", additional_files="onnx/model.onnx_data")
+    with pytest.raises(InputTypeError, match="additional_files must be a list of paths, not int"):
+        registry.add_custom_model("house-model-3", "org/model", additional_files=3)  # type: ignore[arg-type]
 
 
 def test_what_a_custom_name_meant_travels_with_a_pickle(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, get_args
 
@@ -59,7 +60,7 @@ def _refuse_mapping(name: str, value: object, instead: str) -> None:
 def check_list(name: str, value: object, of: str) -> None:
     """Raises InputTypeError for a single text, a mapping, or what isn't a list at all."""
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise InputTypeError(f"{name} must be a list of {of}, not {type(value).__name__}: {value!r}")
+        raise InputTypeError(f"{name} must be a list of {of}, not {type(value).__name__}: {value!r:.80}")
 
 
 def check_providers_option(providers: object) -> None:
@@ -125,8 +126,20 @@ def _check_whole_number(name: str, value: int, or_none: str) -> None:
 
 
 def check_score_threshold(score_threshold: float | None) -> None:
-    if score_threshold is not None and score_threshold != score_threshold:
+    if score_threshold is None:
+        return
+    if not _is_number(score_threshold):
+        raise InputTypeError(f"score_threshold must be a number, or None for no threshold, not {score_threshold!r:.80}")
+    if score_threshold != score_threshold:
         raise InputValueError("score_threshold is NaN: every comparison with it fails; use None for no threshold")
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is a number that a float holds, Python's or NumPy's; True and False are none."""
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and float(value) is not None
+    except OverflowError:
+        return False
 
 
 MOST_THREADS = 1024
@@ -143,8 +156,8 @@ def check_threads(threads: int | None) -> None:
 def check_timeout(timeout: float | None) -> None:
     if timeout is None:
         return
-    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise InputTypeError(f"timeout must be a number of seconds, or None for no limit, not {timeout!r}")
+    if not _is_number(timeout):
+        raise InputTypeError(f"timeout must be a number of seconds, or None for no limit, not {timeout!r:.80}")
     if not timeout > 0:
         raise InputValueError(f"timeout={timeout} must be more than 0 seconds, or None for no limit")
 

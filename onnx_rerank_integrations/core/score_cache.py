@@ -187,7 +187,11 @@ class DiskCache:
         self._warned = False
         try:
             self._make()
-        except OSError as error:
+            if not self._path.is_file():
+                raise self._refused("is no file")
+        except InputValueError:
+            raise
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise self._refused(f"can't be made: {error}") from error
         if reason := self._foreign():
             raise self._refused(f"could have been written by others: {reason}")

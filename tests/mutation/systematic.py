@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import copy
 import importlib
 import json
@@ -43,8 +44,10 @@ TARGETS = {
 }
 """What is broken, and the tests that must notice: one file after the other, the quickest first."""
 
-LIBRARIES = ("numpy", "onnx", "onnxruntime", "tokenizers", "huggingface_hub", "hypothesis", "pydantic", "httpx", "typer",
-             "rich", "langchain_core.retrievers", "langchain_core.vectorstores", "llama_index.core")  # fmt: skip
+LIBRARIES = (
+    *("numpy", "onnx", "onnxruntime", "tokenizers", "huggingface_hub", "hypothesis", "pydantic", "httpx", "typer"),
+    *("rich", "langchain_core.retrievers", "langchain_core.vectorstores", "llama_index.core"),
+)
 """Loaded once, before the forks; those that aren't installed are left out."""
 
 PATIENCE = 300.0
@@ -153,9 +156,7 @@ def apply(node: ast.AST, kind: str) -> None:
         node.value = (not node.value) if isinstance(node.value, bool) else node.value + 1  # type: ignore[operator]
     elif isinstance(node, ast.IfExp):
         node.body, node.orelse = node.orelse, node.body
-    elif isinstance(node, ast.Return):
-        node.value = ast.Constant(None)
-    elif isinstance(node, ast.Expr):
+    elif isinstance(node, ast.Return | ast.Expr):
         node.value = ast.Constant(None)
 
 
@@ -273,10 +274,8 @@ class Runner:
         done, status = os.waitpid(child, os.WNOHANG)
         if not done and time.monotonic() - begun < PATIENCE:
             return None
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(child, signal.SIGKILL)  # what its tests started, too
-        except ProcessLookupError:
-            pass
         if not done:
             os.waitpid(child, 0)
             return -signal.SIGKILL

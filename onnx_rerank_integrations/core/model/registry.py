@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol, TypeVar
 
+from onnx_rerank_integrations.core.checks import check_list
 from onnx_rerank_integrations.core.engine.forks import Lock
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.types import ModelDescription
@@ -89,8 +90,8 @@ def add_custom_model(
         raise InputTypeError(f"model must be a str, got {type(model).__name__}")
     if not model.strip():
         raise InputValueError("model must not be empty: give the name to ask for it by")
-    if isinstance(additional_files, str):
-        raise InputTypeError(f"additional_files must be a list of paths, not the str {additional_files!r}")
+    if additional_files is not None:
+        check_list("additional_files", additional_files, "paths")
     row = ModelDescription(
         model=model,
         sources={"hf": _hub_id(model, sources)},
