@@ -41,7 +41,7 @@ docs: $(VENV)/docs  ## Build the documentation site into build/site, strictly.
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet --site-dir build/site
 
 soak: $(VENV)/test  ## Run the long forms of the fault, file and text tests: 30 minutes at most.
-	$(BIN)/python -m tests.soak --seconds 200 --json docs/reliability.json
+	$(BIN)/python -m tests.soak --seconds 60 --json docs/reliability.json
 	$(BIN)/python -m tests.generate_docs
 
 mutation: $(VENV)/test  ## Break the core one change at a time, to see a test go red (takes long).

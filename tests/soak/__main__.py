@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import os
 import pkgutil
 import sys
 import time
@@ -35,13 +36,19 @@ def main() -> int:
     parser.add_argument("parts", nargs="*", metavar="part", help=f"which to run; all by default: {', '.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=60.0, help="time for each part; 0 is its least work")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path, help="write the counts to this file too")
+    parser.add_argument("--json", type=Path, help="write the counts to this file, if all parts held")
     arguments = parser.parse_args()
     parts = arguments.parts or PARTS
     if unknown := set(parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if arguments.json and set(parts) != set(PARTS):
+        parser.error("--json is of all parts, so that a table of it holds one whole run")
+    started = time.monotonic()
     counts = run_parts(parts, seconds=arguments.seconds, seed=arguments.seed)
-    if arguments.json:
+    took = round(time.monotonic() - started)
+    print(f"all: {len(counts)} of {len(parts)} parts held ({took} s, {os.cpu_count()} CPUs)")
+    if arguments.json and len(counts) == len(parts):
+        counts = {"all": {"seconds": took, "CPUs": os.cpu_count() or 0, "seed": arguments.seed}, **counts}
         arguments.json.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
     return 0 if len(counts) == len(parts) else 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import tempfile
 import threading
@@ -15,6 +16,7 @@ from onnx_rerank_integrations import RerankTimeoutError, TextCrossEncoder
 from onnx_rerank_integrations.core.engine.threads import available_cpus
 from onnx_rerank_integrations.core.tokens.texts import MOST_WORDS, WordMemo
 from tests.parity import fixtures
+from tests.soak import WHOLE
 from tests.test_timeouts import FOR_EVER, LONG, endless
 
 CALLS, CYCLES, LEAST = 3000, 50, 40
@@ -25,12 +27,15 @@ CALLS_GROW, CYCLES_GROW = 24, 24
 LATEST = 0.1
 """Seconds that a timeout may come late, on a machine that does nothing else."""
 
+QUIET = 0.1
+"""Of the processors' time, what others may use while a timeout counts as one on a machine that does nothing else."""
+
 WORDS = ["bees", "live", "on", "honey", "in", "winter", "soup", "is", "warm", "paris", "capital", "of", "france"]
 
 
 def run(seconds: float, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
-    long = seconds > 60
+    long = seconds >= WHOLE
     counts = _calls(rng, CALLS if long else LEAST * 4)
     counts |= _cycles(CYCLES if long else 8)
     counts |= _timeouts(200 if long else 10)
@@ -82,20 +87,44 @@ def _cycles(cycles: int) -> dict[str, int]:
 
 
 def _timeouts(calls: int) -> dict[str, int]:
-    """Calls that would never end: each ends in its time, and the encoder is as good as before."""
-    late = []
+    """Calls that would never end: each ends in its time, and the encoder is as good as before.
+
+    How late one comes is ours only where nobody else wanted the processors: those beside other processes' work count
+    apart.
+    """
+    late: dict[bool, list[float]] = {True: [], False: []}
     with tempfile.TemporaryDirectory() as folder:
         encoder = TextCrossEncoder(endless(fixtures.folder("bert"), Path(folder) / "model"), optimize="off")
         expected = encoder.rerank("a bee", ["a hive"])
         for call in range(calls):
             timeout = 0.02 + 0.01 * (call % 5)
-            start = time.monotonic()
+            others, start = _used_by_others(), time.monotonic()
             try:
                 encoder.rerank(FOR_EVER, LONG * (1 + call % 3), timeout=timeout)
             except RerankTimeoutError:
-                late.append(time.monotonic() - start - timeout)
+                took = time.monotonic() - start
+                busy = _used_by_others() - others
+                late[busy <= QUIET * took * (os.cpu_count() or 1) + TICKS].append(took - timeout)
             assert abs(encoder.rerank("a bee", ["a hive"])[0] - expected[0]) < 1e-6
-    assert len(late) == calls
-    late.sort()
-    assert late[len(late) // 2] < LATEST, f"a timeout comes {late[len(late) // 2]:.3f} s late"
-    return {"timeouts": calls, "ms late at most": round(late[-1] * 1000)}
+    quiet, beside = (sorted(late[of_a_quiet_machine]) for of_a_quiet_machine in (True, False))
+    assert len(quiet) + len(beside) == calls
+    assert not quiet or quiet[-1] < LATEST, (
+        f"a timeout comes {quiet[-1]:.3f} s late on a machine that does nothing else"
+    )
+    counts = {"timeouts": calls, "timeouts on a quiet machine": len(quiet)}
+    if quiet:
+        counts["ms late at most, quiet"] = round(quiet[-1] * 1000)
+    if beside:
+        counts["ms late at most, beside others' work"] = round(beside[-1] * 1000)
+    return counts
+
+
+TICKS = 0.03
+"""Seconds: the system counts what processes use in steps of 10 ms, on each processor."""
+
+
+def _used_by_others() -> float:
+    """Seconds of the processors' time that other processes have used, those that nobody counts as theirs included."""
+    times, own = psutil.cpu_times(), psutil.Process().cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - own.user - own.system)

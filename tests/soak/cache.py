@@ -16,8 +16,11 @@ from pathlib import Path
 
 from onnx_rerank_integrations import TextCrossEncoder
 from onnx_rerank_integrations.core import score_cache
+from tests.soak import WHOLE
 
 PROCESSES, FEW = 20, 5
+STARTS, SPOILT = 10, 500
+"""Of the long form: times that many processes start at once, and faults."""
 FAULTS = (
     "removed",
     "folder removed",
@@ -43,16 +46,16 @@ print(encoder.rerank("what is a bee?", ["bees live on honey", "warm soup", sys.a
 def run(seconds: float, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
-    until = time.monotonic() + seconds
+    long, until = seconds >= WHOLE, time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as work:
-        while not counts["processes"] or (time.monotonic() < until and counts["processes"] < 200):
-            start_together(Path(work) / f"start-{counts['processes']}.sqlite", PROCESSES if seconds else FEW, counts)
+        for start in range(STARTS if long else 1):
+            start_together(Path(work) / f"start-{start}.sqlite", PROCESSES if seconds else FEW, counts)
         plain = TextCrossEncoder("lexical")
         logger = logging.getLogger("onnx_rerank_integrations.core.score_cache")
         logger.disabled = True  # each fault is warned of, as it should be
         score_cache.BUSY_SECONDS, usual = 0.05, score_cache.BUSY_SECONDS
         try:
-            while counts["faults survived"] < 30 or time.monotonic() < until:
+            while counts["faults survived"] < (SPOILT if long else 30) or time.monotonic() < until:
                 spoil_once(rng, Path(work) / "spoiled", plain, counts)
         finally:
             score_cache.BUSY_SECONDS = usual

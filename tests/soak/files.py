@@ -22,6 +22,8 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.soak import WHOLE
+
 PARITY = Path(__file__).parents[1] / "parity"
 MODELS = ("bert", "roberta", "xlm-roberta", "deberta-v2", "modernbert", "ettin", "bert-3-labels", "qwen3-reranker")
 MEMORY = 6 << 30
@@ -55,7 +57,7 @@ Mutation = Callable[[random.Random, Path], None]
 def run(seconds: float, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
-    until, least = time.monotonic() + seconds, PROMISED if seconds >= 60 else LEAST
+    until, least = time.monotonic() + seconds, PROMISED if seconds >= WHOLE else LEAST
     with tempfile.TemporaryDirectory() as work:
         child = Child(Path(work))
         try:

@@ -29,6 +29,7 @@ from onnx_rerank_integrations.core.errors import RerankError
 from onnx_rerank_integrations.core.model import files, hub
 from tests.local_hub import point_client_at
 from tests.onnx_files import model_files, write
+from tests.soak import WHOLE
 
 TOKEN, PASSWORD = "hf_SECRETtokenOFalice", "TOPSECRETpassword"
 SECONDS = 30.0
@@ -140,7 +141,7 @@ class _Other(BaseHTTPRequestHandler):
 def run(seconds: float, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
-    until, least = time.monotonic() + seconds, PROMISED if seconds >= 60 else LEAST
+    until, least = time.monotonic() + seconds, PROMISED if seconds >= WHOLE else LEAST
     work = Path(tempfile.mkdtemp(prefix="onnx-rerank-soak-"))
     mirror = Mirror()
     try:

@@ -19,11 +19,12 @@ import numpy as np
 
 from onnx_rerank_integrations import TextCrossEncoder
 from tests.parity import fixtures
+from tests.soak import WHOLE
 from tests.test_processes import ENDS_IN_MID_CALL, INTERRUPTED, OPENVINO_FORKS
 
-THREADS, FORKS, AWAITS = 8, 200, 64
+THREADS, FORKS, AWAITS, SCRIPTS = 8, 200, 64, 5
 LEAST_FORKS = 6
-"""Of each kind where there is no time."""
+"""Of each kind in the short form; `FORKS` in the long one, however long they take."""
 
 DOCUMENTS = [f"bees live on their honey, number {i}" for i in range(40)]
 
@@ -31,6 +32,8 @@ DOCUMENTS = [f"bees live on their honey, number {i}" for i in range(40)]
 def run(seconds: float, seed: int) -> dict[str, int]:
     rng = random.Random(seed)
     counts: dict[str, int] = {}
+    long = seconds >= WHOLE
+    least = FORKS if long else LEAST_FORKS
     with tempfile.TemporaryDirectory() as folder:
         kinds: dict[str, Callable[[], TextCrossEncoder]] = {
             "open": lambda: TextCrossEncoder(fixtures.folder("bert")),
@@ -39,9 +42,9 @@ def run(seconds: float, seed: int) -> dict[str, int]:
             "SQLite cache": lambda: TextCrossEncoder("lexical", score_cache=Path(folder) / "scores.sqlite"),
         }
         for kind, make in kinds.items():
-            counts[f"forks, {kind}"] = _forks(make(), seconds / 8)
-    counts["forks while loading"] = _forks_while_loading(seconds / 8, rng)
-    counts["calls of 8 threads"] = _threads(1000 if seconds > 60 else 25)
+            counts[f"forks, {kind}"] = _forks(make(), seconds / 8, least)
+    counts["forks while loading"] = _forks_while_loading(seconds / 8, least, rng)
+    counts["calls of 8 threads"] = _threads(1000 if long else 25)
     counts["awaits at once"] = _awaits(rng)
     counts["multiprocessing children"] = _children()
     for name, code, arguments in (
@@ -49,11 +52,11 @@ def run(seconds: float, seed: int) -> dict[str, int]:
         ("ends in mid-call", ENDS_IN_MID_CALL, ("onnxruntime",)),
         *([("OpenVINO forks refused", OPENVINO_FORKS, ())] if _has_openvino() else []),
     ):
-        counts[name] = _scripts(code, arguments, seconds / 12) * (6 if name == "interrupts" else 1)
+        counts[name] = _scripts(code, arguments, SCRIPTS if long else 1) * (6 if name == "interrupts" else 1)
     return counts
 
 
-def _forks(encoder: TextCrossEncoder, seconds: float) -> int:
+def _forks(encoder: TextCrossEncoder, seconds: float, least: int) -> int:
     """Children of a process whose eight threads score, until the time is over or there were enough."""
     expected = encoder.rerank("what is a bee?", DOCUMENTS)
     over = threading.Event()
@@ -73,7 +76,7 @@ def _forks(encoder: TextCrossEncoder, seconds: float) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         busy = [pool.submit(work, number) for number in range(THREADS)]
         try:
-            while forks < FORKS and (forks < LEAST_FORKS or time.monotonic() < end):
+            while forks < FORKS and (forks < least or time.monotonic() < end):
                 _await_child(score)
                 forks += 1
         finally:
@@ -83,9 +86,9 @@ def _forks(encoder: TextCrossEncoder, seconds: float) -> int:
     return forks
 
 
-def _forks_while_loading(seconds: float, rng: random.Random) -> int:
+def _forks_while_loading(seconds: float, least: int, rng: random.Random) -> int:
     end, forks = time.monotonic() + seconds, 0
-    while forks < FORKS and (forks < LEAST_FORKS or time.monotonic() < end):
+    while forks < FORKS and (forks < least or time.monotonic() < end):
         encoder = TextCrossEncoder(fixtures.folder("bert"), lazy_load=True)
         thread = threading.Thread(target=encoder.rerank, args=("q", ["a", "b"]))
         thread.start()
@@ -179,9 +182,8 @@ def _children() -> int:
     return 3 * 4
 
 
-def _scripts(code: str, arguments: tuple[str, ...], seconds: float) -> int:
-    end, runs = time.monotonic() + seconds, 0
-    while runs == 0 or time.monotonic() < end:
+def _scripts(code: str, arguments: tuple[str, ...], runs: int) -> int:
+    for _ in range(runs):
         done = subprocess.run(
             [sys.executable, "-c", code, str(fixtures.folder("bert")), *arguments],
             capture_output=True,
@@ -190,7 +192,6 @@ def _scripts(code: str, arguments: tuple[str, ...], seconds: float) -> int:
             env=_environment(),
         )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
-        runs += 1
     return runs
 
 

@@ -12,6 +12,7 @@ from onnx_rerank_integrations import TextCrossEncoder
 from tests import properties
 from tests.parity import fixtures
 from tests.properties import Example, examples
+from tests.soak import WHOLE
 
 MORE = 150
 """Texts of an example beside those that are drawn."""
@@ -20,7 +21,7 @@ ROUND = 10
 """Examples between two looks at the clock."""
 
 LONG = 300_000
-"""Texts of a run of more than a minute, however long they take."""
+"""Texts of the long form, however long they take."""
 
 SHARES = {"core, lexical": 8, "core, bert": 4, "core, xlm-roberta": 2, "langchain": 1, "llama-index": 1, "command": 1}
 """Rounds of each way in a turn: the quickest way tries the most."""
@@ -38,7 +39,7 @@ def run(seconds: float, seed_: int) -> dict[str, int]:
     }
     counts = dict.fromkeys((f"texts through {way}" for way in ways), 0)
     calls = turn = 0
-    end, least = time.monotonic() + seconds, LONG if seconds > 60 else 1
+    end, least = time.monotonic() + seconds, LONG if seconds >= WHOLE else 1
     while sum(counts.values()) < least or time.monotonic() < end:
         for way, check in ways.items():
             for part in range(SHARES[way]):
