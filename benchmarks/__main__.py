@@ -22,6 +22,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     timed = [name for name in WORKLOADS if name != "check"]
     parser.add_argument("--workload", choices=timed, help="only this workload (repeatable)", **several)
     parser.add_argument("--only", choices=list(CONTENDERS), help="only this contender (repeatable)", **several)
+    parser.add_argument(
+        "--threads", type=int, choices=THREADS, help="only this number of threads (repeatable)", **several
+    )
     parser.add_argument("--rounds", type=int, default=3, help="samples of each figure (default 3)")
     parser.add_argument("--retries", type=int, default=3, help="tries after a sample under pressure (default 3)")
     parser.add_argument("--timeout", type=float, default=1800, help="most seconds of one sample (default 1800)")
@@ -81,7 +84,7 @@ def bench(log: Log, model: str, workload: str, options: argparse.Namespace) -> B
     log.about["tokens"][f"{model} {workload}"] = describe_tokens(folder, workload)
     memory = WORKLOADS[workload].is_memory
     rounds = 1 if memory or options.quick else options.rounds
-    threads = THREADS[:1] if memory else THREADS
+    threads = THREADS[:1] if memory else options.threads or THREADS
     batches = (64,) if memory else (1, 64) if options.quick else FASTEMBED_BATCHES
     retries = 0 if options.quick else options.retries
     return Bench(log, model, folder, workload, rounds, threads, batches, retries, options.timeout)

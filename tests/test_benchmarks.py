@@ -5,12 +5,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("psutil", reason="pip install --group benchmarks")
 
 from benchmarks import __main__ as command
-from benchmarks import bars, contenders, measure, models, pressure, report, texts
+from benchmarks import bars, contenders, floor, measure, models, pressure, report, texts
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
 
@@ -68,6 +69,58 @@ def test_a_peer_that_is_quicker_than_this_package_anywhere_fails_the_bar(tmp_pat
 
     assert found.met is False
     assert found.found == "0.90 (minilm W1 against kjarni, 1 threads)"
+
+
+class TestFloor:
+    @staticmethod
+    def event(operator: str, inputs: list[list[int]], output: list[int]) -> dict[str, object]:
+        """A kernel's event as onnxruntime's profile has it."""
+        shapes = {"input_type_shape": [{"float": one} for one in inputs], "output_type_shape": [{"float": output}]}
+        return {"name": "n_kernel_time", "args": {"op_name": operator, **shapes}}
+
+    def test_a_product_with_a_packed_weight_has_its_shape_from_the_graph(self):
+        found = floor.product_of(self.event("MatMul", [[4, 100, 384]], [4, 100, 1536]), {"n": (384, 1536)})
+        assert found == floor.Product("n", (4, 100, 384), (384, 1536), True)
+        assert found.operations == 2 * 4 * 100 * 384 * 1536
+
+    def test_attention_is_a_product_of_two_activations_however_they_are_turned(self):
+        scores = self.event("FusedMatMul", [[4, 12, 100, 32], [4, 12, 100, 32]], [4, 12, 100, 100])
+        found = floor.product_of(scores, {})
+        assert found == floor.Product("n", (4, 12, 100, 32), (4, 12, 32, 100), False)
+        assert found.operations == 2 * 4 * 12 * 100 * 100 * 32
+
+    def test_other_operators_are_no_products(self):
+        assert floor.product_of(self.event("Add", [[4, 100, 384], [384]], [4, 100, 384]), {}) is None
+
+    def test_the_products_alone_are_those_of_the_batch(self):
+        products = [
+            floor.Product("a", (2, 5, 8), (8, 16), True),
+            floor.Product("b", (2, 3, 5, 4), (2, 3, 4, 5), False),
+        ]
+        alone = floor.ProductsAlone(products)
+
+        bindings = alone.prepare(products)
+        alone.run(bindings)
+
+        assert [one.get_outputs()[0].shape() for one in bindings] == [[2, 5, 16], [2, 3, 5, 5]]
+
+    def test_the_profile_of_a_graph_names_every_product_with_its_sizes(self):
+        pytest.importorskip("onnx")
+        graph = Path(__file__).parent / "graphs" / "bert_torchscript20.onnx"
+        chance = np.random.default_rng(0)
+        feeds = []
+        for rows, length in ((2, 7), (1, 5)):
+            ids = chance.integers(1, 60, (rows, length))
+            feeds.append({"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)})
+
+        operators, products = floor.profile(graph, feeds)
+
+        assert operators["MatMul"] > 0
+        assert len(products) == len(feeds)
+        with_weights = [one for one in products[0] if one.constant and len(one.left) == 3]
+        assert {one.left[:2] for one in with_weights} == {(2, 7)}
+        assert {one.left[:2] for one in products[1] if one.constant and len(one.left) == 3} == {(1, 5)}
+        assert any(not one.constant and one.left[-2] == one.right[-1] == 7 for one in products[0])
 
 
 class TestTexts:
