@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import re
 import subprocess
 import sys
 import zipfile
@@ -83,3 +84,14 @@ def test_the_changelog_has_a_line_for_what_is_to_be_released() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
     assert "## Unreleased" in text or f"## {onnx_rerank_integrations.__version__}" in text
+
+
+def test_the_changelog_has_the_sections_of_keep_a_changelog_each_once_per_release() -> None:
+    _, *releases = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")
+    known = ["Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"]
+
+    for release in releases:
+        title, *sections = re.findall(r"^(?:### )?(.+)$", re.sub(r"^- .*$", "", release, flags=re.M), re.M)
+        assert title == "Unreleased" or re.fullmatch(r"\d+\.\d+\.\d+ - \d{4}-\d\d-\d\d", title)
+        assert [one for one in known if one in sections] == [one for one in sections if one in known]
+        assert len(re.findall(r"^### ", release, re.M)) == len(set(sections) & set(known))
