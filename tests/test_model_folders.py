@@ -23,7 +23,7 @@ from onnx_rerank_integrations.core.errors import (
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.core.model import variants
-from onnx_rerank_integrations.core.model.config import PROMPT_FAMILIES, read_kind
+from onnx_rerank_integrations.core.model.config import PROMPT_FAMILIES, first_position, read_kind
 from onnx_rerank_integrations.core.model.files import locate
 from onnx_rerank_integrations.core.scoring import logits_of, relevant_label, units_of
 from onnx_rerank_integrations.core.tokens.auto import TokenizerSettings
@@ -150,6 +150,20 @@ def test_positions_begin_where_the_model_type_has_them(name: str, tmp_path: Path
     same_scores(name, with_positions_as_an_input(name, tmp_path))
 
 
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        ({"model_type": "roberta", "pad_token_id": 1}, 2),
+        ({"model_type": "camembert", "pad_token_id": 5}, 6),
+        ({"model_type": "longformer"}, 2),
+        ({"model_type": "mpnet", "pad_token_id": 0}, 2),
+        ({"model_type": "albert", "pad_token_id": 3}, 0),
+    ],
+)
+def test_the_first_position_is_that_of_transformers(config: dict[str, Any], expected: int) -> None:
+    assert first_position(config) == expected
+
+
 def test_positions_of_an_unknown_model_type_are_an_error(tmp_path: Path) -> None:
     place = with_positions_as_an_input("xlm-roberta", tmp_path)
     (place / "config.json").write_text("{}")
@@ -247,6 +261,11 @@ HEADS: dict[str, tuple[list[onnx.NodeProto], list[Any], str]] = {
         ["batch"],
         "column",
     ),
+    "a sigmoid, clipped": (
+        [helper.make_node("Sigmoid", ["small"], ["p"]), helper.make_node("Clip", ["p"], ["result"])],
+        ["batch", 1],
+        "column",
+    ),
     "two axes of one": ([helper.make_node("Unsqueeze", ["small", "second"], ["result"])], ["batch", 1, 1], "column"),
     "no axis of one": ([helper.make_node("Squeeze", ["small", "second"], ["result"])], ["batch"], "column"),
 }
@@ -282,6 +301,8 @@ def test_probabilities_that_were_rounded_give_finite_logits() -> None:
     assert units_of("Sigmoid", column) == "sigmoid"
     assert units_of("Add", column) == "logits"
     assert units_of("Sigmoid", column * 2) == "logits"
+    assert units_of("Sigmoid", np.array([[np.nan], [0.5]])) == "sigmoid"
+    assert units_of("Sigmoid", np.array([[np.nan]])) == "logits"
     assert np.isfinite(logits_of(column, "sigmoid")).all()
     assert logits_of(column, "sigmoid")[2] == 0
     assert units_of("", np.array([[0.25, 0.75], [0.5, 0.5]])) == "softmax"
@@ -319,6 +340,46 @@ def test_two_labels_whose_names_dont_tell_are_asked_for(names: list[str]) -> Non
     with pytest.raises(UnsupportedModelError, match=rf"nothing says which.*\n.*label='{names[1]}'"):
         relevant_label(2, None, config)
     assert relevant_label(2, names[0], config) == 0
+
+
+@pytest.mark.parametrize("names", [["LABEL_0"], ["no", "maybe", "yes"], ["a", "b", "c", "d", "e"]])
+@pytest.mark.parametrize("columns", [2, 4])
+def test_labels_that_are_more_or_fewer_than_the_scores_are_told(names: list[str], columns: int) -> None:
+    for config in ({"id2label": dict(enumerate(names))}, {"label2id": {name: i for i, name in enumerate(names)}}):
+        with pytest.raises(
+            UnsupportedModelError, match=rf"gives {columns} scores .* has names for {len(names)}: {names[0]}"
+        ):
+            relevant_label(columns, None, config)
+        assert relevant_label(columns, 1, config) == 1
+        assert relevant_label(1, None, config) == 0
+
+
+def test_where_a_pair_may_have_several_labels_each_is_a_logit_by_itself(tmp_path: Path) -> None:
+    several = {"problem_type": "multi_label_classification", "id2label": {"0": "spam", "1": "on topic", "2": "rude"}}
+    encoder = TextCrossEncoder(make_toy(tmp_path, head="three", config=several), label="spam")
+
+    assert encoder.rerank("q", ["a", "b c"]) == pytest.approx([toy_score("q", text) for text in ("a", "b c")])
+
+
+@pytest.mark.parametrize("other", ["embeddings", "pooler_output", "loss"])
+def test_the_score_is_found_beside_what_else_a_graph_gives(other: str, tmp_path: Path) -> None:
+    place = make_toy(tmp_path)
+    model = onnx.load(place / "model.onnx")
+    wide = np.ones((1, 8), dtype=np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(wide, "wide"))
+    vector = helper.make_node("MatMul", ["logits", "wide"], [other])
+    model.graph.node.extend([vector, helper.make_node("Identity", ["logits"], ["rank_score"])])
+    if other == "loss":
+        model.graph.node[-2].CopyFrom(helper.make_node("ReduceMean", ["logits"], [other], keepdims=0))
+    del model.graph.output[:]
+    shapes: list[tuple[str, list[Any]]] = [
+        (other, [] if other == "loss" else ["batch", 8]),
+        ("rank_score", ["batch", 1]),
+    ]
+    model.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes)
+    onnx.save(model, place / "model.onnx")
+
+    assert TextCrossEncoder(place).rerank("q", ["a", "b c"]) == [toy_score("q", text) for text in ("a", "b c")]
 
 
 @pytest.mark.parametrize("label", [None, 5])

@@ -178,7 +178,8 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             operator = "" if self._head else last_operator(files.onnx, name)
             units = units_of(operator, np.concatenate(outputs))
             label = relevant_label(columns, reading.label, files.config)
-            self._read = partial(relevance_logits, label=label)
+            independent = files.config.get("problem_type") == "multi_label_classification"
+            self._read = partial(relevance_logits, label=label, independent=independent)
             if units != "logits":
                 self._read = partial(relevance_of_probabilities, units=units, label=label)
         if engine.batching == "auto" and signature.batch_limit != 1:

@@ -39,6 +39,7 @@ _MOVING = frozenset(
         "Slice",
         "Gather",
         "Transpose",
+        "Clip",
         "QuantizeLinear",
         "DequantizeLinear",
         "Dropout",

@@ -29,6 +29,11 @@ Units = Literal["logits", "softmax", "sigmoid"]
 """What the columns of a head are: logits, or what the graph itself made of them."""
 
 
+def is_vector_name(output: str) -> bool:
+    """Whether an output's name says that it is a vector for each text or token."""
+    return re.search(r"embed|pooler|pooled|hidden", output, re.IGNORECASE) is not None
+
+
 def sigmoid(logits: Floats) -> Floats:
     """Log-odds to 0..1, without overflow."""
     return np.exp(-np.logaddexp(0.0, -logits))
@@ -98,6 +103,13 @@ def relevant_label(labels: int, label: int | str | None, config: Mapping[str, An
         return label
     if labels == 1:
         return 0
+    stated = list(_names_by_place(config).values())
+    if len(stated) not in (0, labels):
+        raise UnsupportedModelError(
+            f"The model gives {labels} scores for a pair, and its config.json has names for {len(stated)}: "
+            f"{', '.join(stated)}.\nUse the config.json that belongs to the graph, or say which score to rank by: "
+            f"label={labels - 1}"
+        )
     if labels == 2 and (understood := _relevant_of_two(names)) is not None:
         return understood
     raise UnsupportedModelError(
@@ -139,7 +151,8 @@ def units_of(operator: str, trials: NDArray[np.floating[Any]]) -> Units:
         trials: (B, L) of some pairs.
     """
     values = trials.astype(np.float64)
-    if not np.all((values >= 0) & (values <= 1)):
+    values = values[np.isfinite(values).all(axis=1)]
+    if not len(values) or not np.all((values >= 0) & (values <= 1)):
         return "logits"
     if operator == "Sigmoid" or (operator == "Softmax" and values.shape[1] == 1):
         return "sigmoid"
@@ -166,20 +179,21 @@ def relevance_of_probabilities(values: NDArray[np.floating[Any]], *, units: Unit
     return logits[:, label] if units == "sigmoid" else relevance_logits(logits, label)
 
 
-def relevance_logits(logits: NDArray[np.floating[Any]], label: int) -> Floats:
+def relevance_logits(logits: NDArray[np.floating[Any]], label: int, *, independent: bool = False) -> Floats:
     """One number per pair whose sigmoid is the label's probability.
 
     Args:
         logits: (B, L). One label is a logit already. Of two or more, the label's log-odds under their softmax is
             taken: for two labels that is z1 - z0.
         label: The column that means 'relevant'.
+        independent: Whether a pair may have several labels, so that each column is a logit by itself.
 
     Returns:
         (B,)
     """
     columns: Floats = logits.astype(np.float64)
-    if columns.shape[1] == 1:
-        return columns[:, 0]
+    if columns.shape[1] == 1 or independent:
+        return columns[:, label]
     with np.errstate(invalid="ignore"):  # NaN stays NaN here and is reported by check_finite
         rest: Floats = np.logaddexp.reduce(np.delete(columns, label, axis=1), axis=1)
     return columns[:, label] - rest

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_rerank_integrations.core.errors import UnsupportedModelError
+from onnx_rerank_integrations.core.scoring import is_vector_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ class Signature:
             logits = logits.reshape(rows, 1)
         if logits.ndim == 3 and self.output_rank == 2:
             logits = without_spare_axis(logits)
-        if len(logits) != rows or logits.ndim != self.output_rank:
+        if logits.ndim != self.output_rank or len(logits) != rows:
             raise UnsupportedModelError(
                 f"The model's output {self.output_name!r} has shape {np.shape(output)} for a batch of {rows}; a "
                 f"cross-encoder gives one row of logits per pair.\nCheck that {self._path.name} is a sequence "
@@ -113,15 +114,17 @@ def without_spare_axis(logits: NDArray[Any]) -> NDArray[Any]:
 
 
 def choose_output(outputs: Sequence[Port], ranks: Sequence[int], path: Path) -> tuple[str, int]:
-    """The output that holds the logits and its rank: ``logits``, else the first of the most wanted rank.
+    """The output that holds the logits and its rank: ``logits``, else one of the most wanted rank.
 
-    Integers, such as a mask that was left among the outputs, are no logits.
+    Integers, such as a mask that was left among the outputs, are no logits. An output that is named a vector, or whose
+    axes aren't declared (a loss has none), is taken where there is no other.
     """
     numbers = [output for output in outputs if output.dtype.kind == "f"]
     for rank in ranks:
-        fitting = [output.name for output in numbers if _could_have(output, rank)]
+        fitting = [output for output in numbers if _could_have(output, rank)]
         if fitting:
-            return ("logits" if "logits" in fitting else fitting[0]), rank
+            best = min(fitting, key=lambda one: (one.name != "logits", is_vector_name(one.name), not one.shape))
+            return best.name, rank
     if 2 in ranks and any(output.name == "logits" for output in numbers):
         return "logits", 2  # one of its axes may turn out to be spare
     shapes = ", ".join(f"{output.name} {list(output.shape)}" for output in outputs)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from onnx_rerank_integrations.core.errors import InputValueError, InvalidModelError, UnsupportedModelError
-from onnx_rerank_integrations.core.scoring import label_count
+from onnx_rerank_integrations.core.scoring import is_vector_name, label_count
 from onnx_rerank_integrations.core.types import ModelFiles
 
 Json = Mapping[str, Any]
@@ -318,8 +318,8 @@ def first_position(config: Mapping[str, Any]) -> int:
     """The position of a row's first token."""
     if config.get("model_type") not in POSITIONS_AFTER_PADDING:
         return 0
-    padding = whole_number(config, "pad_token_id")
-    return (1 if padding is None else padding) + 1
+    padding = None if config.get("model_type") == "mpnet" else whole_number(config, "pad_token_id")
+    return (1 if padding is None else padding) + 1  # MPNet counts from 2 whatever its padding is
 
 
 def prompt_family(names: Sequence[str], model_type: str) -> str | None:
@@ -357,8 +357,8 @@ def refuse_embeddings(files: ModelFiles, output: str, columns: int) -> None:
     """Raises UnsupportedModelError where an output is a vector per text, and no scores by label."""
     labels = label_count(files.config)
     sizes = {whole_number(files.config, name) for name in ("hidden_size", "dim", "d_model", "projection_dim")}
-    named = re.search(r"embed|pooler|pooled|hidden", output, re.IGNORECASE) is not None
-    if columns != labels and columns > 1 and (named or columns in sizes or columns >= FEWEST_DIMENSIONS):
+    is_vector = is_vector_name(output) or columns in sizes or columns >= FEWEST_DIMENSIONS
+    if columns != labels and columns > 1 and is_vector:
         raise UnsupportedModelError(
             f"{files.name} is an embedding model: its output {output!r} is a vector of {columns} numbers for each "
             "text, and no score for a pair.\n"
