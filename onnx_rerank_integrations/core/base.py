@@ -189,6 +189,7 @@ class TextCrossEncoderBase(ABC):
             InputValueError: `top_n` is below 1, or `score_threshold` is NaN.
             InputTypeError, ScoreError, RerankTimeoutError: As for `rerank`.
         """
+        # What is plain is seen to be right here; a check is called for what may have to be refused.
         end = None if timeout is None else deadline(timeout)
         if type(top_n) is not int or top_n < 1:
             check_top_n(top_n)

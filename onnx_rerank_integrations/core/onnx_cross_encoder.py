@@ -251,16 +251,15 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         distinct = [encoded[first] for first in firsts]
         lengths = [len(one.ids) for one in distinct]
         way = self.way(len(distinct), sum(lengths), parallel)
-        places = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
-        batches = [[distinct[place] for place in batch] for batch in places]
+        batches = list(plan(lengths, way.token_budget, self.batch_limit or batch_size))
+        rows = [[distinct[place] for place in batch] for batch in batches]
         score = partial(self.score, all_threads=way.all_threads)
         pairs = encoded[-1].pair + 1
         logits = np.empty(len(distinct))
         with stoppable() if way.lanes > 1 else nullcontext() as stop:
-            one_by_one = enumerate(map(score, batches))
-            done = side_by_side(self._workers, way.lanes, score, batches, stop) if stop else one_by_one
-            for batch, found in done:
-                logits[places[batch]] = found
+            done = side_by_side(self._workers, way.lanes, score, rows, stop) if stop else enumerate(map(score, rows))
+            for place, found in done:
+                logits[batches[place]] = found
                 if advance:
                     advance(round(len(found) * pairs / len(distinct)))
         logits = logits[inverse]
