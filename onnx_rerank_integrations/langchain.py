@@ -274,8 +274,10 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
         if not isinstance(input, Mapping) or not {"query", "documents"} <= input.keys():
             found = sorted(map(str, input)) if isinstance(input, Mapping) else type(input).__name__
             raise InputTypeError(f'reranking takes {{"query": str, "documents": [Document, ...]}}, not {found}')
-        check_list("documents", input["documents"], "Document")
-        documents = list(input["documents"])
+        documents = input["documents"]
+        if type(documents) is not list:
+            check_list("documents", documents, "Document")
+        documents = list(documents)
         asked = {**configurable_of(config), **input}
         limits = {name: asked.get(name, getattr(self, name)) for name in LIMITS}
         facts = {"model": self.reranker.model_name, "documents": len(documents), **limits}
