@@ -1,13 +1,17 @@
 """No test reaches beyond this machine, but those marked `hub`, which are asked for by `pytest -m hub`.
 
-Those marked `showcase` and `soak` are asked for too: other steps of `.ci/run` do what they do, and more.
+Nothing is left in the home folder. Those marked `showcase` and `soak` are asked for too: other steps of `.ci/run` do
+what they do, and more.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import os
+import shutil
 import socket
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +24,17 @@ ASKED_FOR = {
 """Marks of tests that run only where they are named, and why."""
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """What is kept in the home folder goes elsewhere, before any module is imported; child processes inherit it."""
+    folder = Path(tempfile.mkdtemp(prefix="onnx-rerank-tests-"))
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    os.environ["ONNX_RERANK_CACHE"] = str(folder / "onnx-rerank")
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # a module of tests may import onnxruntime before the package does
+    os.environ["MPLCONFIGDIR"] = str(Path(__file__).parent.parent / "build" / "matplotlib")  # fonts are listed once
+    if "hub" not in config.getoption("markexpr"):
+        os.environ["HF_HOME"] = str(folder / "huggingface")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     asked_for = config.getoption("markexpr")
     for mark, reason in ASKED_FOR.items():
@@ -28,12 +43,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{reason}: pytest -m {mark}"))
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _keep_rewritten_graphs_apart(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Not in the user's own cache; child processes inherit it."""
-    os.environ["ONNX_RERANK_CACHE"] = str(tmp_path_factory.mktemp("onnx-rerank-cache"))
 
 
 class NetworkError(RuntimeError):
