@@ -233,6 +233,30 @@ def test_a_graph_without_a_mask_runs_pair_by_pair_with_a_warning(
     assert "depends on what else is in its batch" in told
 
 
+@pytest.mark.parametrize(
+    ("nodes", "message"),
+    [
+        (["RandomUniformLike", "Add"], "another score each time"),
+        (["ReduceMean", "Sub"], "every pair that is run alone the same score, 0"),
+        (["Softmax"], "every pair that is run alone the same score"),
+    ],
+)
+def test_scores_that_a_pair_alone_does_not_have_are_refused(nodes: list[str], message: str, tmp_path: Path) -> None:
+    chain = {
+        "Softmax": [helper.make_node("Softmax", ["small"], ["result"], axis=0)],
+        "ReduceMean": [
+            helper.make_node("ReduceMean", ["small"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["small", "mean"], ["result"]),
+        ],
+        "RandomUniformLike": [
+            helper.make_node("RandomUniformLike", ["small"], ["noise"], seed=1.0),
+            helper.make_node("Add", ["small", "noise"], ["result"]),
+        ],
+    }[nodes[0]]
+    with pytest.raises(UnsupportedModelError, match=rf"model.onnx gives .*{message}(.|\n)*evaluation mode"):
+        TextCrossEncoder(with_head(tmp_path, *chain, shape=["batch", 1]))
+
+
 def test_a_sound_graph_is_batched_without_a_word(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert TextCrossEncoder(make_toy(tmp_path)).load().batch_limit is None
     assert not caplog.records

@@ -22,8 +22,10 @@ from onnx_rerank_integrations.core.engine.company import (
     HALF_TOLERANCE,
     INT8_TOLERANCE,
     LONG_ROW,
+    OTHER_ROWS,
     SHORT_ROWS,
     TOLERANCE,
+    fault_alone,
     try_company,
 )
 from onnx_rerank_integrations.core.engine.forks import Once
@@ -434,6 +436,12 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
         if company.side is not None:
             self._padding_side = company.side
             return
+        others = [row for size in OTHER_ROWS for row in self._tokenizer.trial_rows(size, 1)]
+        again, more = (np.concatenate([self.score([row]) for row in some]) for some in (rows[: len(alone)], others))
+        if fault := fault_alone(again, alone, more, tolerance=self._tolerance()):
+            raise UnsupportedModelError(
+                f"{self.files.onnx} {fault}.\nExport the model again in evaluation mode (`onnx-rerank export` does)."
+            )
         self.batch_limit = 1
         logger.warning(
             "%s: a score depends on what else is in its batch (one moved by %.2g), as with a dynamic int8 graph or "

@@ -20,6 +20,9 @@ SHORT_ROWS: Sequence[tuple[int, int]] = ((2, 3), (4, 9))
 LONG_ROW = (8, 40)
 """Tokens of query and document. Their ids are drawn from the vocabulary: words of a text might all be unknown to it."""
 
+OTHER_ROWS: Sequence[tuple[int, int]] = ((3, 5), (2, 12), (6, 4), (1, 7))
+"""More short rows, to see whether a row alone has a score of its own."""
+
 TOLERANCE = 1e-4
 """How far a score may move, as a share of the largest, or of 1 where all are smaller. Batches of other shapes are added
 up in another order, which moves 32-bit floats by about 1e-6."""
@@ -71,3 +74,21 @@ def try_company(
         if moves[-1] <= allowed:  # NaN is no number of any size
             return Company(side, moves[0])
     return Company(None, moves[0])
+
+
+def fault_alone(again: Floats, alone: Floats, others: Floats, *, tolerance: float) -> str | None:
+    """What is wrong with scores of rows that are run one by one, so that these are no way out; None where nothing is.
+
+    Args:
+        again: Logits of some rows alone, a second time.
+        alone: The same, the first time.
+        others: Logits of other rows alone.
+        tolerance: As `TOLERANCE`.
+    """
+    allowed = tolerance * max(1.0, float(np.abs(np.nan_to_num(alone)).max()))
+    if not np.allclose(again, alone, rtol=0, atol=allowed, equal_nan=True):
+        return "gives the same pair another score each time: it holds random numbers, such as dropout left switched on"
+    if np.unique(np.concatenate((alone, others))).size == 1:
+        same = f"the same score, {alone[0]:g}"
+        return f"gives every pair that is run alone {same}: it compares a batch's pairs with each other"
+    return None
