@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -609,11 +610,38 @@ def test_rerankers_that_are_not_pointwise_are_refused_by_name(
         ({"model_type": ["bert"]}, "model_type"),
         ({"architectures": {"BertModel": 1}}, "architectures"),
         ({"pad_token_id": "[PAD]"}, "pad_token_id"),
+        ({"id2label": "relevant"}, "id2label='relevant'"),
+        ({"id2label": 2}, "id2label=2"),
+        ({"label2id": ["no", "yes"]}, "label2id"),
+        ({"problem_type": ["regression"]}, "problem_type"),
+        ({"tokenizer_class": {"name": "BertTokenizer"}}, "tokenizer_class"),
     ],
 )
 def test_a_configs_value_of_another_type_is_named(config: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidModelError, match=message.replace("[", r"\[")):
         TextCrossEncoder(make_toy(tmp_path, config=config))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tokenizer_class": 5}, "tokenizer_class=5"),
+        ({"added_tokens_decoder": [{"content": "a"}]}, "added_tokens_decoder"),
+        ({"added_tokens_decoder": {"5": {"content": 7}}}, "without its text"),
+        ({"extra_special_tokens": "[NEW]"}, "extra_special_tokens='[NEW]'"),
+        ({"additional_special_tokens": 7}, "additional_special_tokens=7"),
+        ({"model_input_names": {"token_type_ids": 1}}, "model_input_names"),
+        ({"chat_template": True}, "chat_template=True"),
+        ({"pad_token": 0}, "pad_token=0"),
+        ({"sep_token": ["[SEP]"]}, "sep_token"),
+        ({"cls_token": {"content": None}}, "cls_token"),
+        ({"padding_side": "middle"}, "padding_side='middle'"),
+        ({"model_max_length": "long"}, "model_max_length='long'"),
+    ],
+)
+def test_a_tokenizers_value_of_another_type_is_named(values: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidModelError, match=re.escape(message)):
+        TextCrossEncoder(make_toy(tmp_path, tokenizer_config=values))
 
 
 @pytest.mark.parametrize(

@@ -225,6 +225,8 @@ def read_kind(files: ModelFiles) -> Kind:
         UnsupportedModelError: The model doesn't score a query and a document by themselves.
     """
     config = files.config
+    check_types(config, _CONFIG_TYPES)
+    check_types(files.tokenizer_config, _TOKENIZER_TYPES)
     model_type = text(config, "model_type") or ""
     architectures = texts(config, "architectures")
     names = names_of(files)
@@ -400,7 +402,36 @@ def chat_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     )
 
 
-_Wanted = Literal["a whole number", "a text", "a list of texts"]
+_Wanted = Literal[
+    "a whole number", "a text", "a list of texts", "an object", "a list or an object", "a text, a list or an object"
+]
+
+_LIST_OR_OBJECT: tuple[tuple[type, ...], _Wanted] = ((list, dict), "a list or an object")
+_TEXT: tuple[tuple[type, ...], _Wanted] = ((str,), "a text")
+_OBJECT: tuple[tuple[type, ...], _Wanted] = ((dict,), "an object")
+
+_CONFIG_TYPES = {
+    "id2label": _LIST_OR_OBJECT,
+    "label2id": _OBJECT,
+    "problem_type": _TEXT,
+    "tokenizer_class": _TEXT,
+}
+_TOKENIZER_TYPES: Mapping[str, tuple[tuple[type, ...], _Wanted]] = {
+    "tokenizer_class": _TEXT,
+    "added_tokens_decoder": _OBJECT,
+    "extra_special_tokens": _LIST_OR_OBJECT,
+    "additional_special_tokens": _LIST_OR_OBJECT,
+    "chat_template": ((str, list, dict), "a text, a list or an object"),
+}
+
+
+def check_types(values: Json, types: Mapping[str, tuple[tuple[type, ...], _Wanted]]) -> None:
+    """Refuses a value that would be passed over, or read as something else, for its type."""
+    for name, (allowed, wanted) in types.items():
+        value = values.get(name)
+        if value is not None and not isinstance(value, allowed):
+            raise _other_type(name, value, wanted)
+    texts(values, "model_input_names")
 
 
 def whole_number(values: Json, name: str) -> int | None:

@@ -375,6 +375,12 @@ def adapt(tokenizer: Any, settings: TokenizerSettings, *, has_prompt: bool = Fal
     """
     chosen = CLASSES.get(settings.name, TokenizerClass())
     named = {name: value for name, value in settings.config.items() if value is not None}
+    for name in NAMED_TOKENS:
+        if name in named and token_text(named[name]) is None:
+            raise InvalidModelError(
+                f'tokenizer_config.json has {name}={named[name]!r}, which is neither a text nor {{"content": text}}.\n'
+                "Correct the file, or fetch it again."
+            )
     config = {**chosen.tokens, **named}
     of_its_kind = type(tokenizer.model).__name__ == chosen.model
     if of_its_kind and chosen.set_up:

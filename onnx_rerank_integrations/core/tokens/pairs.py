@@ -391,7 +391,7 @@ def frame(tokenizer: Any) -> tuple[list[int], list[int]]:
 def gives_token_types(config: Mapping[str, Any]) -> bool:
     """Whether the tokenizer tells the document's part from the query's: files may list its inputs without the types."""
     inputs = config.get("model_input_names")
-    return not isinstance(inputs, list) or "token_type_ids" in inputs
+    return inputs is None or "token_type_ids" in inputs
 
 
 def fit_lengths(query: int, document: int, room: int, truncation: Truncation, query_room: int) -> tuple[int, int]:
