@@ -59,6 +59,9 @@ LOADING_OPTIONS = tuple(
 )
 """Options that a `TextCrossEncoder` is made with: they go with a model's name, not with a ready encoder."""
 
+SECRETS = frozenset({"key", "token", "password", "secret"})
+"""Words of an option's name whose value no message shows, as in other libraries' ``api_key``."""
+
 _lock = Lock()
 
 
@@ -77,7 +80,7 @@ def refuse_unknown_options(title: str, given: Mapping[str, Any], known: Iterable
                 InitErrorDetails(
                     type=PydanticCustomError("unknown_option", "{advice}", {"advice": advice(name, known)}),
                     loc=(name,),
-                    input=given[name],
+                    input="not shown" if SECRETS.intersection(name.lower().split("_")) else given[name],
                 )
                 for name in unknown
             ],

@@ -23,12 +23,16 @@ try:
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.load.serializable import Serializable, SerializedConstructor, SerializedNotImplemented
     from langchain_core.retrievers import BaseRetriever, RetrieverLike
-    from langchain_core.runnables import RunnableConfig, RunnableSerializable, ensure_config
+    from langchain_core.runnables import Runnable, RunnableConfig, RunnableSerializable, ensure_config
     from langchain_core.runnables.base import RunnableBindingBase
     from langchain_core.runnables.config import merge_configs
     from langchain_core.runnables.configurable import DynamicRunnable
     from langchain_core.runnables.utils import ConfigurableFieldSpec
-    from pydantic import Field, StrictInt  # comes with the framework, and so does what the door is made of
+    from pydantic import (
+        Field,
+        StrictInt,
+        field_validator,
+    )  # comes with the framework, and so does what the door is made of
     from typing_extensions import TypedDict  # pydantic reads no typing.TypedDict before Python 3.12
 
     from onnx_rerank_integrations.door import (
@@ -245,9 +249,9 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
     """An `OnnxRerank` as a step of a chain or in the node of a graph. `OnnxRerank.as_runnable` makes it.
 
     Takes ``{"query": str, "documents": [Document, ...]}`` and gives at most `top_n` copies, best first. ``"top_n"`` and
-    ``"score_threshold"`` in the input come before ``config["configurable"]``, and that before the step's own. Each call
-    is one run named "rerank", with the model, the number of documents, of those that were cut, and the limits in its
-    metadata.
+    ``"score_threshold"`` in the input come before ``config["configurable"]``, and that before the step's own; as
+    keywords (``step.bind(top_n=5)``) they come before all. Each call is one run named "rerank", with the
+    model, the number of documents, of those that were cut, and the limits in its metadata.
 
     Example:
         >>> from langchain_core.documents import Document
@@ -262,14 +266,16 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
     name: str | None = "rerank"
 
     def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        inputs, config = self._prepared(input, config)
-        return self._call_with_config(self.reranker._compress, inputs, config, **kwargs)
+        inputs, config = self._prepared(input, config, kwargs)
+        return self._call_with_config(self.reranker._compress, inputs, config)
 
     async def ainvoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
-        inputs, config = self._prepared(input, config)
-        return await self._acall_with_config(self.reranker._acompress, inputs, config, **kwargs)
+        inputs, config = self._prepared(input, config, kwargs)
+        return await self._acall_with_config(self.reranker._acompress, inputs, config)
 
-    def _prepared(self, input: RerankInput, config: RunnableConfig | None) -> tuple[RerankInput, RunnableConfig]:
+    def _prepared(
+        self, input: RerankInput, config: RunnableConfig | None, limits_given: Mapping[str, Any]
+    ) -> tuple[RerankInput, RunnableConfig]:
         """The checked input with its limits, and the config with what a trace should tell."""
         if not isinstance(input, Mapping) or not {"query", "documents"} <= input.keys():
             found = sorted(map(str, input)) if isinstance(input, Mapping) else type(input).__name__
@@ -278,7 +284,9 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
         if type(documents) is not list:
             check_list("documents", documents, "Document")
         documents = list(documents)
-        asked = {**configurable_of(config), **input}
+        if unknown := sorted(limits_given.keys() - set(LIMITS)):
+            raise InputTypeError(f"reranking takes top_n and score_threshold beside its input, not {unknown}")
+        asked = {**configurable_of(config), **input, **limits_given}
         limits = {name: asked.get(name, getattr(self, name)) for name in LIMITS}
         facts = {"model": self.reranker.model_name, "documents": len(documents), **limits}
         inputs = {**input, "documents": documents, **limits}
@@ -326,6 +334,13 @@ class OnnxRerankRetriever(Reranking, BaseRetriever):
         "stores' retrievers do; None for its own setting.",
         examples=[50],
     )
+
+    @field_validator("retriever", mode="before")
+    @classmethod
+    def _no_store(cls, value: Any) -> Any:
+        if hasattr(value, "as_retriever") and not isinstance(value, Runnable):
+            raise ValueError(f"a retriever is needed: {type(value).__name__} gives one by as_retriever()")
+        return value
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)

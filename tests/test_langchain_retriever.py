@@ -237,6 +237,10 @@ def test_options_of_a_ready_reranker_are_refused(rerank: OnnxRerank) -> None:
         ({"topn": 3}, "did you mean top_n"),
         ({"top_n": 0}, "greater than or equal to 1"),
         ({"retriever": "a name"}, "Runnable"),
+        (
+            {"retriever": InMemoryVectorStore(HashedWords())},
+            r"a retriever is needed: InMemoryVectorStore gives one by as_retriever\(\)",
+        ),
     ],
 )
 def test_an_unknown_option_names_the_one_that_is_meant(options: dict[str, Any], message: str, folder: Path) -> None:
@@ -254,6 +258,16 @@ def test_limits_are_checked_when_they_are_assigned_or_given_to_a_call(retriever:
         retriever.invoke("q", {"configurable": {"top_n": "2"}})
     with pytest.raises(TypeError, match="top_k"):
         retriever.invoke("q", top_k=1)
+
+
+async def test_a_step_takes_limits_as_keywords_too(folder: Path) -> None:
+    step = OnnxRerank(model=folder, top_n=3).as_runnable()
+    call = {"query": "q", "documents": Found().invoke("q"), "top_n": 2}
+
+    assert texts_of(step.bind(top_n=1).invoke(call)) == BEST_FIRST[:1]
+    assert texts_of(await step.bind(score_threshold=1e9).ainvoke(call)) == []
+    with pytest.raises(InputTypeError, match=r"takes top_n and score_threshold beside its input, not \['top_k'\]"):
+        step.invoke(call, top_k=1)
 
 
 async def test_limits_are_given_by_call_by_config_and_by_declared_fields(retriever: OnnxRerankRetriever) -> None:
