@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,18 +159,136 @@ def test_large_embedding_tables_become_int8_and_small_ones_stay(monkeypatch: pyt
     assert (64, 32) not in {tuple(t.dims) for t in floats}
 
 
-def test_neighbouring_weights_never_overflow_sixteen_bits() -> None:
+def with_pairs_in_sixteen_bits(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """The product of uint8 (M, K) and int8 (K, N) as x86 CPUs without VNNI compute it (VPMADDUBSW, then VPMADDWD).
+
+    Two neighbouring products are added in 16 bits, which are cut off at their ends; the sums are added in 32.
+    """
+    odd = activations.shape[1] % 2
+    left = np.pad(activations, ((0, 0), (0, odd))).astype(np.int64)
+    right = np.pad(weights, ((0, odd), (0, 0))).astype(np.int64)
+    products = left[:, :, None] * right[None]
+    pairs = products[:, 0::2] + products[:, 1::2]
+    return np.clip(pairs, -(2**15), 2**15 - 1).sum(axis=1)
+
+
+def exactly(activations: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    return activations.astype(np.int64) @ weights.astype(np.int64)
+
+
+def worst_activations(weights: np.ndarray) -> np.ndarray:
+    """uint8 (2 N, K): for each column of weights (K, N) those that make its sums largest, and smallest."""
+    return np.concatenate([np.where(weights > 0, 255, 0).T, np.where(weights < 0, 255, 0).T]).astype(np.uint8)
+
+
+def full_range(weight: np.ndarray) -> np.ndarray:
+    """int8 levels as usual: each column's largest weight is 127."""
+    return np.rint(weight / np.abs(weight).max(axis=0) * 127).astype(np.int8)
+
+
+def test_full_range_weights_overflow_sixteen_bits() -> None:
+    # 255 * 127 + 255 * 127 = 64,770, of which 32,767 is left
+    hot, large = np.full((1, 2), 255, np.uint8), np.full((2, 1), 127, np.int8)
+    assert with_pairs_in_sixteen_bits(hot, large).item() == 32_767
+    assert exactly(hot, large).item() == 64_770
+
+    # and with ordinary weights too, for activations that aren't the worst
     random = np.random.default_rng(0)
-    for rows in (1, 2, 7, 64):
-        weight = random.standard_t(3, (rows, 50)).astype(np.float32)
-        weight[:, 0] = 0
+    levels = full_range(random.standard_normal((384, 64)))
+    activations = random.integers(0, 256, (16, 384)).astype(np.uint8)
+    lost = with_pairs_in_sixteen_bits(activations, levels) != exactly(activations, levels)
+    assert lost.mean() > 0.05
 
-        levels, step = quantize_columns(weight)
 
-        pairs = levels[: rows // 2 * 2].astype(int).reshape(-1, 2, 50).sum(axis=1)
-        assert np.abs(pairs).max(initial=0) <= 128
-        assert np.abs(levels.astype(int)).max() <= 127
-        assert (np.abs(levels * step - weight) <= step / 2 + 1e-6).all()
+def test_no_pair_of_levels_that_may_be_neighbours_overflows() -> None:
+    even, odd = np.meshgrid(np.arange(-127, 128), np.arange(-127, 128))
+    allowed = np.abs(even + odd) <= 128
+    for first in (0, 255):
+        for second in (0, 255):
+            sums = (first * even + second * odd)[allowed]
+            assert sums.min() >= -(2**15)
+            assert sums.max() < 2**15
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 64])
+def test_neighbouring_weights_never_overflow_sixteen_bits(rows: int) -> None:
+    weight = np.random.default_rng(rows).standard_t(3, (rows, 50)).astype(np.float32)
+    weight[:, 0] = 0
+
+    levels, step = quantize_columns(weight)
+
+    pairs = levels[: rows // 2 * 2].astype(int).reshape(-1, 2, 50).sum(axis=1)
+    assert np.abs(pairs).max(initial=0) <= 128
+    assert np.abs(levels.astype(int)).max() <= 127
+    assert (np.abs(levels * step - weight) <= step / 2 + 1e-6).all()
+    worst = worst_activations(levels)
+    np.testing.assert_array_equal(with_pairs_in_sixteen_bits(worst, levels), exactly(worst, levels))
+
+
+def int8_factors(model: onnx.ModelProto) -> list[np.ndarray]:
+    """The weights of the int8 products."""
+    weights = {tensor.name: tensor for tensor in model.graph.initializer}
+    return [
+        numpy_helper.to_array(weights[node.input[1]])
+        for node in model.graph.node
+        if node.op_type == "MatMulIntegerToFloat"
+    ]
+
+
+@pytest.mark.parametrize("name", FP32)
+def test_no_quantized_graph_overflows_sixteen_bits(name: str) -> None:
+    factors = int8_factors(static(GRAPHS / f"{name}.onnx"))
+    assert factors
+    for weights in factors:
+        worst = worst_activations(weights)
+        np.testing.assert_array_equal(with_pairs_in_sixteen_bits(worst, weights), exactly(worst, weights))
+
+
+def test_the_embedded_model_does_not_overflow_sixteen_bits() -> None:
+    factors = int8_factors(onnx.load(Path(int8_graph.__file__).parents[2] / "models" / "embedded" / "model.onnx"))
+    assert factors
+    for weights in factors:
+        even, odd = weights[0::2].astype(int), weights[1::2].astype(int)
+        assert np.abs(even + odd).max() <= 128
+
+
+PRODUCT = """
+import sys, onnxruntime
+from onnx import TensorProto, helper, numpy_helper
+import numpy as np
+values = np.load(sys.argv[1])
+nodes = [helper.make_node("MatMulInteger", ["a", "w"], ["y"])]
+given = [helper.make_tensor_value_info("a", TensorProto.UINT8, [None, None])]
+out = [helper.make_tensor_value_info("y", TensorProto.INT32, [None, None])]
+for name in ("full", "bounded"):
+    graph = helper.make_graph(nodes, "product", given, out, [numpy_helper.from_array(values[name], "w")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.save(sys.argv[2] + name, session.run(None, {"a": values["activations"]})[0])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("qemu-x86_64") is None, reason="needs qemu-user, which emulates other CPUs")
+def test_onnxruntime_on_a_cpu_with_avx2_and_no_vnni_overflows_as_here_and_not_with_our_weights(tmp_path: Path) -> None:
+    # given ordinary weights, quantized as usual and as here
+    random = np.random.default_rng(0)
+    weight = random.standard_normal((384, 64)).astype(np.float32)
+    values = {"full": full_range(weight), "bounded": quantize_columns(weight)[0]}
+    activations = random.integers(0, 256, (16, 384)).astype(np.uint8)
+    np.savez(tmp_path / "values.npz", activations=activations, **values)
+
+    # when onnxruntime multiplies them on a Haswell
+    python = ["qemu-x86_64", "-cpu", "Haswell", str(Path(sys.executable).resolve())]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [*python, "-c", PRODUCT, str(tmp_path / "values.npz"), f"{tmp_path}/"]
+    subprocess.run(command, check=True, env=environment, capture_output=True)
+
+    # then full-range weights lose what sixteen bits lose, and bounded ones nothing
+    full, bounded = np.load(tmp_path / "full.npy"), np.load(tmp_path / "bounded.npy")
+    np.testing.assert_array_equal(full, with_pairs_in_sixteen_bits(activations, values["full"]))
+    assert (full != exactly(activations, values["full"])).any()
+    np.testing.assert_array_equal(bounded, exactly(activations, values["bounded"]))
 
 
 def test_padding_does_not_stretch_the_ranges() -> None:
