@@ -217,6 +217,7 @@ class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, mis
         return made[1] if made is not None and made[0] == asked else self._encoder_of(asked)
 
     def _encoder_of(self, asked: dict[str, Any]) -> TextCrossEncoderBase:
+        """The encoder that is given, or one made of what is asked for."""
         self._refuse_options_of_a_ready_encoder(asked)  # model_copy doesn't validate
         if isinstance(asked["model"], TextCrossEncoderBase):
             return asked["model"]
