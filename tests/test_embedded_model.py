@@ -138,6 +138,7 @@ def test_a_score_does_not_depend_on_its_batch(encoder: TextCrossEncoder) -> None
 
     together = encoder.rerank_pairs(pairs)
 
+    assert encoder.load().batch_limit is None  # a model whose scores move would be run pair by pair
     assert together == pytest.approx([encoder.rerank_pairs([pair])[0] for pair in pairs], abs=1e-4)
     assert len({round(score, 3) for score in together[:24]}) > 20
 
@@ -160,6 +161,25 @@ def test_a_query_is_encoded_once_for_a_batch() -> None:
     assert queries.shape == (2, 3, 384)
     assert documents.shape == (3, 3, 384)
     np.testing.assert_allclose(queries[1], documents[1], atol=1e-5)  # the same text on either side
+
+
+def test_what_is_measured_with_each_text_encoded_once_is_what_the_encoder_gives(
+    fp32_graph: onnx.ModelProto, encoder: TextCrossEncoder
+) -> None:
+    from build_embedded import known_words
+    from minilm import pair_tokenizer
+    from pair_graph import PARTS
+    from tune_embedded import RECIPE, PartScorer, Recipe
+
+    queries = ("where do ships wait", "", "a long one about " + "harbours and rivers " * 40)
+    documents = ("Vessels lie at anchor.", "", "The river " * 300, "Ships wait outside the harbour.")
+    pairs = [(query, document) for query in queries for document in documents]
+    recipe = Recipe.read(RECIPE)
+
+    parts = PartScorer(onnx.load(FOLDER / "model.onnx"), known_words(recipe), pair_tokenizer(), threads=1)(pairs)
+
+    logits = parts @ [recipe.weights[part] for part in PARTS] + recipe.offset
+    assert logits.tolist() == pytest.approx(encoder.rerank_pairs(pairs), abs=1e-4)
 
 
 def test_the_built_files_are_the_committed_ones(fp32_graph: onnx.ModelProto, tmp_path: Path) -> None:

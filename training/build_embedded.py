@@ -12,7 +12,7 @@ from build_lexical import write_json
 from encoder_graph import HEADS, HIDDEN, LAYERS, POSITIONS
 from formula import Constants
 from minilm import PACKAGE, fit_words, lexical_words, pair_tokenizer, read_weights
-from pair_graph import Recipe, build_graph
+from pair_graph import Recipe, Words, build_graph
 from tune_embedded import LEXICAL, LEXICAL_CONSTANTS, MAX_LENGTH, RECIPE
 
 OUTPUT = LEXICAL.parent / "embedded"
@@ -29,10 +29,13 @@ def main() -> None:
         print(f"{path.stat().st_size:>10,} bytes  {path.name}")
 
 
+def known_words(recipe: Recipe) -> Words:
+    return fit_words(pair_tokenizer(), *lexical_words(LEXICAL), Constants.read(LEXICAL_CONSTANTS), recipe.piece_share)
+
+
 def graph(recipe: Recipe, *, int8: bool) -> onnx.ModelProto:
-    words = fit_words(pair_tokenizer(), *lexical_words(LEXICAL), Constants.read(LEXICAL_CONSTANTS), recipe.piece_share)
     metadata = {"weights": f"sentence-transformers/all-MiniLM-L6-v2, from {PACKAGE}", "license": "Apache-2.0"}
-    return build_graph(read_weights(), words, recipe, metadata, int8=int8)
+    return build_graph(read_weights(), known_words(recipe), recipe, metadata, int8=int8)
 
 
 def write_model(recipe: Recipe, folder: Path, *, int8: bool) -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from onnx_rerank_integrations.extras.quantize.int8_graph import quantize_columns
 
 LAYERS, HIDDEN, HEADS, POSITIONS = 6, 384, 12, 512
+HEAD = HIDDEN // HEADS
 PROJECTED = (
     "embeddings.LayerNorm",
     *(f"encoder.layer.{layer}.output.LayerNorm" for layer in range(LAYERS - 1)),
@@ -26,6 +27,8 @@ PROJECTED = (
 EPSILON = 1e-12
 # Added to the attention of what isn't there: as good as minus infinity, but a row of it alone gives no NaN.
 NOWHERE = -10_000.0
+# The factor of a query by a key.
+SCALE = HEAD**-0.5
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,21 @@ class Activation:
     factors: Mapping[int, float]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """How the list of all tokens falls into texts.
+
+    Attributes:
+        counts: (2,) tokens of each side, padding included.
+        shapes: Of each side, (3,): its texts, their length, and -1 for what a token has.
+        missing: (tokens, HEADS * (HEAD + 1)) what is added to the keys; see `_attention`.
+    """
+
+    counts: str
+    shapes: Sequence[str]
+    missing: str
+
+
 class Encoder:
     """BERT over the tokens of both sides at once; only attention keeps the texts apart.
 
@@ -78,13 +96,27 @@ class Encoder:
     def states(self, query: Texts, document: Texts) -> tuple[str, str]:
         """The last layer's states of both sides, (N, L, HIDDEN) each."""
         sides = (query, document)
-        shapes = [self._g.add("Shape", side.ids) for side in sides]
-        biases = [self._attention_bias(side) for side in sides]
+        layout = self._layout(sides)
         x = self._embeddings(sides)
         for layer in range(LAYERS):
-            x = self._layer(f"encoder.layer.{layer}.", x, shapes, biases)
-        query_states, document_states = self._parts(x, shapes)
+            x = self._layer(f"encoder.layer.{layer}.", x, layout)
+        query_states, document_states = self._parts(x, layout)
         return query_states, document_states
+
+    def _layout(self, sides: Sequence[Texts]) -> Layout:
+        g = self._g
+        shapes = [g.add("Shape", side.ids) for side in sides]
+        one = g.constant([1], np.int64)
+        counts = [g.add("Reshape", g.add("ReduceProd", shape, keepdims=0), one) for shape in shapes]
+        masks = [g.add("Reshape", side.mask, g.constant([-1, 1], np.int64)) for side in sides]
+        beside = np.zeros((HEADS, HEAD + 1))
+        beside[:, HEAD] = NOWHERE
+        absent = g.add("Sub", g.number(1), g.add("Concat", *masks, axis=0))
+        return Layout(
+            counts=g.add("Concat", *counts, axis=0),
+            shapes=[g.add("Concat", shape, g.constant([-1], np.int64), axis=0) for shape in shapes],
+            missing=g.add("Mul", absent, g.constant(beside.reshape(1, -1), np.float32, "nowhere")),
+        )
 
     def _embeddings(self, sides: Sequence[Texts]) -> str:
         g = self._g
@@ -113,53 +145,47 @@ class Encoder:
         counted = g.add("Min", counted, g.constant(POSITIONS - 1, np.int64))
         return g.add("Reshape", counted, g.constant([-1], np.int64))
 
-    def _layer(self, prefix: str, x: str, shapes: Sequence[str], biases: Sequence[str]) -> str:
+    def _layer(self, prefix: str, x: str, layout: Layout) -> str:
         g = self._g
-        parts = [
-            self._parts(self._projection(x, f"{prefix}attention.self.{name}"), shapes)
-            for name in ("query", "key", "value")
-        ]
-        contexts = [self._attention(*of_side, bias) for *of_side, bias in zip(*parts, biases, strict=True)]
-        context = g.add("Concat", *contexts, axis=0, output=f"{prefix}context")
+        context = g.add(
+            "Concat", *self._attention(f"{prefix}attention.self.", x, layout), axis=0, output=f"{prefix}context"
+        )
         attended = self._projection(context, f"{prefix}attention.output.dense")
         x = self._normalized(g.add("Add", attended, x), f"{prefix}attention.output.LayerNorm")
         inner = self._gelu(self._projection(x, f"{prefix}intermediate.dense"), f"{prefix}gelu")
         outer = self._projection(inner, f"{prefix}output.dense")
         return self._normalized(g.add("Add", outer, x), f"{prefix}output.LayerNorm")
 
-    def _parts(self, x: str, shapes: Sequence[str]) -> list[str]:
-        """The list of tokens, (N, HIDDEN), as the texts of the one and the other side, (N, L, HIDDEN)."""
+    def _parts(self, x: str, layout: Layout) -> list[str]:
+        """The list of tokens, (tokens, width), as the texts of the one and the other side, (N, L, width)."""
         g = self._g
-        width = g.constant([HIDDEN], np.int64)
-        count = g.add("Reshape", g.add("ReduceProd", shapes[0], keepdims=0), g.constant([1], np.int64))
-        sides = g.slice(x, 0, count, axis=0), g.slice(x, count, np.iinfo(np.int64).max, axis=0)
-        return [
-            g.add("Reshape", side, g.add("Concat", shape, width, axis=0))
-            for side, shape in zip(sides, shapes, strict=True)
+        sides = [f"{x}.query", f"{x}.document"]
+        g.nodes.append(helper.make_node("Split", [x, layout.counts], sides, name=f"{x}.sides", axis=0))
+        return [g.add("Reshape", side, shape) for side, shape in zip(sides, layout.shapes, strict=True)]
+
+    def _attention(self, prefix: str, x: str, layout: Layout) -> list[str]:
+        """The contexts of both sides, (N * L, HIDDEN) each.
+
+        onnxruntime's fused attention computes block by block in the core's cache, but only where nothing is masked.
+        So what isn't there is told in the vectors: each head's queries have one number more, which is 1 after scaling,
+        and the keys of padding have `NOWHERE` at its place. Measured on 250 tokens: a tenth of the whole run.
+        """
+        g = self._g
+        query = self._projection(x, f"{prefix}query", beside=1 / SCALE)
+        key = g.add("Add", self._projection(x, f"{prefix}key", beside=0), layout.missing)
+        value = self._projection(x, f"{prefix}value")
+        sides = zip(*(self._parts(each, layout) for each in (query, key, value)), strict=True)
+        contexts = [
+            g.add("MultiHeadAttention", *side, domain=MICROSOFT, num_heads=HEADS, scale=SCALE) for side in sides
         ]
+        return [g.add("Reshape", context, g.constant([-1, HIDDEN], np.int64)) for context in contexts]
 
-    def _attention(self, query: str, key: str, value: str, bias: str) -> str:
-        """(N * L, HIDDEN), as its three inputs of (N, L, HIDDEN)."""
-        g = self._g
-        by_head = g.constant([0, 0, HEADS, HIDDEN // HEADS], np.int64)
-        query, key, value = (
-            g.add("Transpose", g.add("Reshape", x, by_head), perm=perm)
-            for x, perm in ((query, (0, 2, 1, 3)), (key, (0, 2, 3, 1)), (value, (0, 2, 1, 3)))
-        )
-        scores = g.add("Mul", g.add("MatMul", query, key), g.number((HIDDEN // HEADS) ** -0.5))
-        attention = g.add("Softmax", g.add("Add", scores, bias), axis=-1)
-        context = g.add("Transpose", g.add("MatMul", attention, value), perm=(0, 2, 1, 3))
-        return g.add("Reshape", context, g.constant([-1, HIDDEN], np.int64))
-
-    def _attention_bias(self, side: Texts) -> str:
-        """(N, 1, 1, L)"""
-        g = self._g
-        missing = g.add("Mul", g.add("Sub", g.number(1), side.mask), g.number(NOWHERE))
-        return g.add("Unsqueeze", missing, g.constant([1, 2], np.int64))
-
-    def _projection(self, x: str, name: str) -> str:
+    def _projection(self, x: str, name: str, beside: float | None = None) -> str:
+        """(tokens, columns); with `beside`, that number stands after each head's."""
         g = self._g
         weight, bias = self._weights[f"{name}.weight"].T, self._weights[f"{name}.bias"]
+        if beside is not None:
+            weight, bias = (_beside_heads(array, number) for array, number in ((weight, 0), (bias, beside)))
         bias = g.constant(bias, np.float32, f"{name}.bias")
         if self._activations is None:
             return g.add("Add", g.add("MatMul", x, g.constant(weight, np.float32, f"{name}.weight")), bias)
@@ -202,3 +228,10 @@ class Encoder:
             for part in ("weight", "bias")
         )
         return self._g.add("LayerNormalization", x, scale, bias, axis=-1, epsilon=EPSILON, output=name)
+
+
+def _beside_heads(array: np.ndarray, number: float) -> np.ndarray:
+    """(..., HEADS * HEAD) to (..., HEADS * (HEAD + 1)), the number after each head's own."""
+    heads = array.reshape(*array.shape[:-1], HEADS, HEAD)
+    last = np.full((*heads.shape[:-1], 1), number, array.dtype)
+    return np.concatenate([heads, last], axis=-1).reshape(*array.shape[:-1], -1)

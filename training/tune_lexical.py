@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -82,12 +83,17 @@ def choose_constants(lexicon: Lexicon, pools: list[Pool], log: Callable[[str], N
     tasks = [Task(pool, match(lexicon, pool.queries, pool.passages, pool.candidates)) for pool in pools]
     shares = np.array([1.0 if pool.kind == "question" else LONG_SHARE for pool in pools])
     shares /= shares.sum()
-    best, ndcg = START, pool_means(tasks, lexicon, START)
+
+    @cache  # of a later round, most constants were tried before
+    def means_of(constants: Constants) -> np.ndarray:
+        return pool_means(tasks, lexicon, constants)
+
+    best, ndcg = START, means_of(START)
     log(f"start: {shares @ ndcg:.4f}")
     for _ in range(ROUNDS):
         for name, choices in GRID.items():
             trials = [replace(best, **{name: choice}) for choice in choices if choice != getattr(best, name)]
-            trial_ndcg = [pool_means(tasks, lexicon, trial) for trial in trials]
+            trial_ndcg = [means_of(trial) for trial in trials]
             gains = [cautious_gain(means - ndcg, shares) for means in trial_ndcg]
             if max(gains) > 0:
                 best, ndcg = trials[int(np.argmax(gains))], trial_ndcg[int(np.argmax(gains))]
