@@ -532,6 +532,33 @@ def test_a_long_document_is_cut_inside_of_a_prompt(tmp_path: Path) -> None:
     assert text.endswith(f"\n<Query> {QUERY} ??")
 
 
+@pytest.mark.parametrize("name", ["bert", "roberta", "deberta-v2", "modernbert", "qwen3-seq-cls"])
+def test_a_default_prompt_stands_before_each_query(name: str, tmp_path: Path) -> None:
+    place = Path(shutil.copytree(folder(name), tmp_path / "m"))
+    settings = {"prompts": {"web": "Find the answer to: ", "none": ""}, "default_prompt_name": "web"}
+    (place / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    plain = TextCrossEncoder(shutil.copytree(folder(name), tmp_path / "plain"))
+    texts = ["Bees live on stored honey.", "soup " * 80]
+
+    asked = TextCrossEncoder(place).rerank("honey bee", texts)
+
+    # as sentence-transformers 6.2 has it for folders with these configs
+    assert asked == pytest.approx(plain.rerank("Find the answer to: honey bee", texts), abs=1e-5)
+    assert TextCrossEncoder(place, prompt="none").rerank("honey bee", texts) != asked
+    for other in (settings | {"default_prompt_name": "none"}, settings | {"default_prompt_name": None}):
+        (place / "config_sentence_transformers.json").write_text(json.dumps(other))
+        assert TextCrossEncoder(place).rerank("honey bee", texts) == plain.rerank("honey bee", texts)
+
+
+@pytest.mark.parametrize("prompts", [{"query": "q: "}, {}, None, ["web"], {"web": 7}])
+def test_a_default_prompt_that_is_not_there_is_an_error(prompts: Any, tmp_path: Path) -> None:
+    place = make_toy(tmp_path)
+    settings = {"prompts": prompts, "default_prompt_name": "web"}
+    (place / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    with pytest.raises(InvalidModelError, match="default_prompt_name='web'"):
+        TextCrossEncoder(place)
+
+
 def test_no_prompt_is_a_choice_too() -> None:
     assert read_text(folder("qwen3-seq-cls"), prompt="none") == "what is a beean insect"
 

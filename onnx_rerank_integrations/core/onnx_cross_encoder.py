@@ -144,6 +144,7 @@ class OnnxCrossEncoder(TextCrossEncoderBase):
             pad_token_id=kind.pad_token_id,
             pads_by_config=kind.decoder,
             prompt=self._prompt,
+            query_prefix=kind.instruction or "" if reading.prompt is None else "",
         )
         signature = self._session.signature
         self._padding_side = self._tokenizer.padding_side

@@ -196,7 +196,7 @@ class Kind:
         pad_token_id: The config's.
         prompt: The family whose prompt it was trained with, as far as its names or its chat template tell.
         chat_template: The tokenizer's, empty where it has none, and where the family is known by it.
-        instruction: What sentence-transformers would put into the chat template.
+        instruction: What sentence-transformers would put into the chat template, or before each query without one.
         chat_options: What else it would.
     """
 
@@ -389,9 +389,21 @@ def default_chat_template(value: Any) -> str:
 
 
 def default_prompt(settings: Mapping[str, Any]) -> str | None:
-    prompts, name = settings.get("prompts"), settings.get("default_prompt_name")
-    value = prompts.get(name) if isinstance(prompts, Mapping) and isinstance(name, str) else None
-    return value if isinstance(value, str) and value else None
+    """The prompt that config_sentence_transformers.json names as the default; None where it names none.
+
+    Raises:
+        InvalidModelError: It names one that isn't there, or that is no text.
+    """
+    prompts, name = settings.get("prompts"), text(settings, "default_prompt_name")
+    if name is None:
+        return None
+    if not isinstance(prompts, Mapping) or not isinstance(prompts.get(name), str):
+        held = ", ".join(map(repr, prompts)) if isinstance(prompts, Mapping) and prompts else "none"
+        raise InvalidModelError(
+            f"A config of the model has default_prompt_name={name!r}, and its prompts are {held}.\nCorrect "
+            "config_sentence_transformers.json, or fetch it again."
+        )
+    return prompts[name] or None
 
 
 def chat_options(settings: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -141,6 +141,7 @@ class PairTokenizer:
             template with ``{query}`` and ``{document}``. Only the document, and a query beyond `PROMPT_QUERY_SHARE`,
             are truncated in it.
         instruction: Fills the prompt's place for one; None for the prompt's own.
+        query_prefix: Put before each query where there is no prompt.
 
     Raises:
         InvalidModelError: tokenizer.json can't be read.
@@ -163,6 +164,7 @@ class PairTokenizer:
         long_documents: LongDocuments = "truncate",
         prompt: Prompt | str | None = None,
         instruction: str | None = None,
+        query_prefix: str = "",
     ) -> None:
         config = settings.config if settings else {}
         loaded = load_tokenizer(path, settings=settings, has_prompt=prompt is not None)
@@ -173,7 +175,7 @@ class PairTokenizer:
         self._token_ids = token_ids_function(self._tokenizer)
         if isinstance(prompt, str):
             prompt = split_template(prompt, control_tokens(control).values())
-        self._wording = wording(control, prompt, instruction)
+        self._wording = wording(control, prompt, instruction, query_prefix)
         self._template = self._wording.template or pair_template(control, path)
         if not gives_token_types(config):
             self._template = self._template.without_types()
@@ -351,10 +353,10 @@ class Wording:
     template: Template | None = None
 
 
-def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None) -> Wording:
+def wording(tokenizer: Any, prompt: Prompt | None, instruction: str | None, query_prefix: str = "") -> Wording:
     """The prompt's words around queries and documents; plain texts without a prompt."""
     if prompt is None:
-        return Wording()
+        return Wording(query=lambda text: query_prefix + text) if query_prefix else Wording()
     asked = instruction or prompt.instruction
     query = prompt.instructed_query if asked and prompt.instructed_query else prompt.query
 
