@@ -422,6 +422,13 @@ def test_numbers_and_nested_fields_of_json_lines_come_out_as_they_were(
     assert (report.scored, report.null) == (2, 1)
 
 
+def test_csv_is_called_so(tmp_path: Path, lexical: TextCrossEncoder) -> None:
+    (tmp_path / "in.csv").write_text("query,text\na,b\n")
+
+    with pytest.raises(InputValueError, match=r"in\.csv is CSV: write it as parquet or JSON lines first"):
+        rerank_file(tmp_path / "in.csv", tmp_path / "out.jsonl", lexical)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

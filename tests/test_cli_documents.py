@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from onnx_rerank_integrations import InputValueError
 from onnx_rerank_integrations.core.options import defaults, deprecated
 from onnx_rerank_integrations.extras import text_files
-from onnx_rerank_integrations.extras.cli.app import app
+from onnx_rerank_integrations.extras.cli.app import COMMANDS, app
 from onnx_rerank_integrations.extras.cli.documents import Document, Split, read_documents
 from onnx_rerank_integrations.extras.cli.options import NOT_FLAGS
 
@@ -187,10 +187,26 @@ def test_json_lines_on_stdin_are_records(tmp_path: Path) -> None:
     arguments = ["rank", "bees in winter", "-m", "lexical", "--json"]
 
     result = CliRunner().invoke(app, arguments, input=lines)
+    array = CliRunner().invoke(app, arguments, input='[\n{"text": "bees"},\n{"text": "soup"}\n]')
+    no_array = CliRunner().invoke(app, arguments, input="[1]\n[2]\n")
     plain = CliRunner().invoke(app, arguments, input='{"an": "object without a text"}\nbees\n')
 
     assert [record["id"] for record in records(result.stdout)] == [1, 2]
+    assert [record["text"] for record in records(array.stdout)] == ["bees", "soup"]
+    assert [record["text"] for record in records(no_array.stdout)] == ["[1]", "[2]"]
     assert [record["text"] for record in records(plain.stdout)] == ["bees", '{"an": "object without a text"}']
+
+
+def test_markup_is_ranked_as_it_stands_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert read(tmp_path, "a.html", "<p>bees</p>") == [("<p>bees</p>", ":1")]
+    assert "a.html: HTML is read as plain text, marks and all" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [command.__name__ for command in COMMANDS])
+def test_help_can_be_read_at_80_columns(command: str) -> None:
+    shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "80"}).stdout
+
+    assert [line for line in shown.splitlines() if len(line) > 80] == []
 
 
 def records(output: str) -> list[dict[str, Any]]:

@@ -435,6 +435,8 @@ PEERS_NEEDLESS = {
     "show_progress_bar": "leave it out, and give show_progress to rerank() of a TextCrossEncoder",
     "verbose": "leave it out, logging is yours",
     "log_level": "leave it out, logging is yours",
+    "similarity_top_k": "leave it out, and give it to the retriever or engine before it",
+    "llm": "leave it out, no language model is asked",
     "client": "leave it out, and give model a name, a folder or a TextCrossEncoder",
 }
 """Options of other rerankers that have no counterpart here, and what to do."""

@@ -89,7 +89,11 @@ def open_table(path: Path, first_stage: Path | None = None) -> Table:
             is_parquet = file.read(4) == b"PAR1"
     except OSError as error:
         raise unreadable(path, error) from error
-    return ParquetTable([path]) if is_parquet or path.suffix == ".parquet" else JsonLinesTable(path)
+    if is_parquet or path.suffix == ".parquet":
+        return ParquetTable([path])
+    if Path(path.name.lower().removesuffix(".gz")).suffix in (".csv", ".tsv"):
+        raise InputValueError(f"{path} is CSV: write it as parquet or JSON lines first, which keep each column's type")
+    return JsonLinesTable(path)
 
 
 class ParquetTable(Table):

@@ -84,8 +84,8 @@ def batch(
     \b
     Examples:
       onnx-rerank batch candidates.parquet scored.parquet --model embedded
-      onnx-rerank batch candidates.jsonl.gz best --text body --group-by question_id --top-n 10
-      onnx-rerank batch my-beir-folder scored --first-stage bm25.trec --engine ray --address auto
+      onnx-rerank batch a.jsonl.gz best --text body --group-by question --top-n 10
+      onnx-rerank batch my-beir scored --first-stage bm25.trec --engine ray
     """
     from onnx_rerank_integrations.extras.batch import rerank_file
 

@@ -43,7 +43,7 @@ def bench(
 
     \b
     onnx-rerank bench --model embedded
-    onnx-rerank bench --model Xenova/ms-marco-MiniLM-L-6-v2 --documents passages.txt --threads 1
+    onnx-rerank bench --model ./my-model --documents passages.txt --threads 1
     """
     encoder = encoder_of(model, options)
     texts = measure.new_passages() if documents is None else _calls(documents)

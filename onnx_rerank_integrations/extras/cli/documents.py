@@ -42,6 +42,9 @@ BY_SUFFIX: dict[str, Split] = {
 }
 """What ``auto`` takes for a file of this name, ``.gz`` left out; a line is a document of any other."""
 
+MARKUP = {".html": "HTML", ".htm": "HTML", ".xhtml": "HTML", ".xml": "XML", ".tex": "TeX", ".ipynb": "a notebook"}
+"""Files of text whose lines aren't what a reader sees."""
+
 UNDERLINE = re.compile(r"([=\-~^\"'`*+#:.])\1{2,}\s*")
 """What makes the line above it a heading: reStructuredText's usual marks, Markdown's = and - among them."""
 
@@ -71,7 +74,7 @@ def read_documents(
     Args:
         paths: Files, plain or gzip; ``-`` is stdin.
         split: What one document is; ``auto`` goes by the file's name, and takes stdin for JSON lines where its first
-            line is a JSON object with such a field.
+            line is a JSON object with such a field, and for JSON where it is an array of those.
         text_fields: The fields of a record that are scored, joined by line feeds; those it lacks are left out.
         encoding: Of the files of text; None for UTF-8, or UTF-16 where a mark says so.
 
@@ -104,6 +107,8 @@ def _read(path: str, split: Split, text_fields: Sequence[str], encoding: str | N
     if split == "auto":
         suffix = Path(path.lower().removesuffix(".gz")).suffix
         split = _kind_of_stdin(lines, text_fields) if path == STDIN else BY_SUFFIX.get(suffix, "lines")
+        if markup := MARKUP.get(suffix):
+            note(f"{name}: {markup} is read as plain text, marks and all; extract its text first, as pandoc does")
     return _split(lines, name, split, text_fields)
 
 
@@ -122,11 +127,15 @@ def _split(lines: Sequence[str], name: str, split: Split, text_fields: Sequence[
 
 def _kind_of_stdin(lines: Sequence[str], text_fields: Sequence[str]) -> Split:
     first = next((line for line in lines if line.strip()), "")
+    is_array = first.lstrip().startswith("[")
     try:
-        record = json.loads(first)
+        content = json.loads("\n".join(lines) if is_array else first)
     except (ValueError, RecursionError):
         return "lines"
-    return "jsonl" if isinstance(record, dict) and any(field in record for field in text_fields) else "lines"
+    records = content if is_array else [content]
+    if records and all(isinstance(one, dict) and any(field in one for field in text_fields) for one in records):
+        return "json" if is_array else "jsonl"
+    return "lines"
 
 
 def _lines(lines: Sequence[str], name: str) -> Iterator[Document]:

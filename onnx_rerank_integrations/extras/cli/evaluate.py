@@ -50,12 +50,14 @@ def evaluate(
       onnx-rerank evaluate ./my-collection --model embedded
       onnx-rerank evaluate ./scifact -m embedded -m Xenova/ms-marco-MiniLM-L-6-v2
       onnx-rerank evaluate judged.csv --model embedded
-      onnx-rerank evaluate ./scifact -m ./my-model --first-stage dense.trec --top-k 50
+      onnx-rerank evaluate ./scifact -m ./mine --first-stage bm25.trec --top-k 50
     """
     check_extra("onnx-rerank evaluate")
     names = model or [registry.default_model()]
     if len(set(names)) < len(names):
         raise InputValueError(f"a model is named twice: {', '.join(names)}")
+    if not folder.exists():  # before a model is fetched
+        raise InputValueError(f"There is no folder {folder}: give one in BEIR layout")
     make_folder(output)
     encoders = {name: encoder_of(name, options) for name in names}
     evaluation = measure(

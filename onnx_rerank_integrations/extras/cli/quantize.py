@@ -41,7 +41,7 @@ def quantize(
     """Make an int8 copy of a model, kept if it ranks alike.
 
     \b
-    onnx-rerank quantize Xenova/ms-marco-MiniLM-L-6-v2 my-int8 --calibrate questions.jsonl
+    onnx-rerank quantize ./my-model my-int8 --calibrate questions.jsonl
     onnx-rerank rank "a query" documents.txt --model ./my-int8
     """
     result = run_quantize(

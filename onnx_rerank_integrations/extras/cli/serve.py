@@ -72,7 +72,7 @@ def serve(
     \b
     Examples:
       onnx-rerank serve --model embedded
-      onnx-rerank serve -m small=Xenova/ms-marco-MiniLM-L-6-v2 -m large=BAAI/bge-reranker-base
+      onnx-rerank serve -m small=embedded -m large=BAAI/bge-reranker-base
       ONNX_RERANK_API_KEYS=... onnx-rerank serve --host 0.0.0.0
     """
     with needs_extra("server", "onnx-rerank serve"):
