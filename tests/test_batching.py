@@ -6,10 +6,20 @@ import functools
 import operator
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnx_rerank_integrations.core.batching import FEW_TOKENS, Way, chunks, deduplicate, plan, way
+from onnx_rerank_integrations.core.batching import (
+    CHUNK_PAIRS,
+    FEW_TOKENS,
+    Way,
+    chunks,
+    deduplicate,
+    plan,
+    shortest_mate,
+    way,
+)
 
 lengths = st.lists(st.integers(1, 600), max_size=200)
 
@@ -72,3 +82,54 @@ def test_deduplicate_keeps_first_appearances() -> None:
 
     assert firsts.tolist() == [0, 1, 3]
     assert inverse.tolist() == [0, 1, 0, 2, 1]
+
+
+def test_a_batch_holds_as_many_as_its_budget_and_no_more() -> None:
+    def sizes(lengths: list[int], budget: int, batch_size: int | None = None) -> list[int]:
+        return [len(batch) for batch in plan(lengths, budget, batch_size)]
+
+    assert sizes([10] * 6, 30) == [3, 3]
+    assert sizes([10] * 6, 29) == [2, 2, 2]
+    assert sizes([10] * 6, 9) == [1] * 6
+    assert sizes([10] * 6, 1000, 4) == [4, 2]
+    assert sizes([10] * 6, 20, 4) == [2, 2, 2]
+    assert sizes([0, 0, 0], 2) == [2, 1]
+    assert sizes([], 10) == []
+
+
+def test_a_row_is_padded_by_a_tenth_or_by_eight_tokens() -> None:
+    assert shortest_mate(50) == 42
+    assert shortest_mate(200) == 180
+    assert [batch.tolist() for batch in plan([50, 42, 41], 1000)] == [[0, 1], [2]]
+    assert [batch.tolist() for batch in plan([200, 180, 179], 1000)] == [[0, 1], [2]]
+
+
+@pytest.mark.parametrize(
+    ("encodings", "tokens", "lanes", "expected"),
+    [
+        (8, 800, 2, Way(2, False, 100)),  # the lanes' budget is smaller than a lane's share
+        (8, 160, 2, Way(2, False, 80)),  # each lane its share
+        (8, 161, 2, Way(2, False, 81)),
+        (1, 800, 2, Way(1, True, 1000)),  # fewer than half of the lanes: all threads share each batch
+        (2, 800, 4, Way(1, True, 1000)),
+        (3, 150, 4, Way(4, False, 50)),  # of no more lanes than there are encodings
+        (8, 800, 1, Way(1, True, 1000)),
+        (8, 64, 2, Way(1, False, 100)),  # few tokens: one thread
+        (8, 65, 2, Way(2, False, 33)),
+    ],
+)
+def test_calls_run_side_by_side_where_there_is_enough(encodings: int, tokens: int, lanes: int, expected: Way) -> None:
+    assert (
+        way(encodings, tokens, lanes=lanes, token_budget=lambda all_threads: 1000 if all_threads else 100) == expected
+    )
+
+
+def test_what_few_tokens_are_may_be_said() -> None:
+    assert way(8, 64, lanes=2, token_budget=lambda all_threads: 100, few_tokens=0).lanes == 2
+    assert FEW_TOKENS == 64
+
+
+def test_chunks_hold_all_items_in_order() -> None:
+    assert list(chunks(range(5), 2)) == [[0, 1], [2, 3], [4]]
+    assert [len(chunk) for chunk in chunks(range(CHUNK_PAIRS + 1))] == [1024, 1]
+    assert list(chunks([])) == []

@@ -342,6 +342,21 @@ def test_a_place_that_cannot_be_used_is_refused(folder: Path, tmp_path: Path) ->
             TextCrossEncoder(folder, score_cache=where)
 
 
+def test_a_relative_name_stays_the_same_file_when_the_process_goes_elsewhere(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    encoder = TextCrossEncoder(folder, score_cache="scores.sqlite")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    encoder.rerank("q", DOCUMENTS)
+
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    with closing(sqlite3.connect(tmp_path / "scores.sqlite")) as connection:
+        assert connection.execute("SELECT COUNT(*) FROM scores").fetchone() == (len(set(DOCUMENTS)),)
+
+
 def test_the_file_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
     where = tmp_path / "new" / "scores.sqlite"
     TextCrossEncoder(folder, score_cache=where).rerank("q", DOCUMENTS)

@@ -186,6 +186,7 @@ class DiskCache:
         self._resting_until = 0.0
         self._warned = False
         try:
+            self._path = path.absolute()  # the same file wherever the process goes later
             self._make()
             if not self._path.is_file():
                 raise self._refused("is no file")

@@ -36,11 +36,11 @@ TARGETS = {
     f"{CORE}/scoring.py": ("tests/test_scoring.py", "tests/test_cross_encoder.py", "tests/test_parity.py"),
     f"{CORE}/batching.py": ("tests/test_batching.py", "tests/test_cross_encoder.py"),
     f"{CORE}/checks.py": ("tests/test_checks.py", "tests/test_cross_encoder.py"),
-    f"{CORE}/base.py": ("tests/test_cross_encoder.py", "tests/test_timeouts.py"),
+    f"{CORE}/base.py": ("tests/test_base.py", "tests/test_cross_encoder.py", "tests/test_timeouts.py"),
     f"{CORE}/cascade.py": ("tests/test_cascade.py",),
     f"{CORE}/score_cache.py": ("tests/test_cache.py", "tests/test_identity.py"),
     f"{CORE}/model/identity.py": ("tests/test_identity.py", "tests/test_cache.py"),
-    f"{CORE}/tokens/pairs.py": ("tests/test_tokenization.py", "tests/test_parity.py", "tests/test_cross_encoder.py"),
+    f"{CORE}/tokens/pairs.py": ("tests/test_pairs.py", "tests/test_parity.py", "tests/test_tokenization.py"),
 }
 """What is broken, and the tests that must notice: one file after the other, the quickest first."""
 

@@ -99,5 +99,5 @@ def _flag(name: str) -> inspect.Parameter:
 
 def _value(name: str, value: Any) -> Any:
     """As `TextCrossEncoder` takes it: where a number or a text will do, digits are a number."""
-    is_number = {int, str} <= set(get_args(option_types()[name])) and value.isdecimal()
+    is_number = {int, str} <= set(get_args(option_types()[name])) and value.isdecimal() and len(value) < 20
     return int(value) if is_number else value
