@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +23,18 @@ from tokenizers import Tokenizer, normalizers
 
 from onnx_rerank_integrations import InputTypeError, InputValueError, ScoreError, TextCrossEncoder
 from onnx_rerank_integrations.core import score_cache
-from onnx_rerank_integrations.core.score_cache import DiskCache, MemoryCache, pair_keys
+from onnx_rerank_integrations.core.base import TextCrossEncoderBase
+from onnx_rerank_integrations.core.score_cache import (
+    DiskCache,
+    MemoryCache,
+    ScoreCache,
+    open_store,
+    packed,
+    pair_keys,
+    unpacked,
+)
+from onnx_rerank_integrations.core.scoring import Floats
+from onnx_rerank_integrations.core.types import Pair
 from tests.parity import fixtures
 from tests.toy import make_toy, toy_score
 
@@ -382,3 +396,161 @@ def test_another_recipe_is_another_key() -> None:
     assert score_cache.model_key("content", {"label": 1}) == first
     assert score_cache.model_key("content", {"label": 2}) != first
     assert score_cache.model_key("other content", {"label": 1}) != first
+
+
+# --- what the stores themselves promise ------------------------------------------------------------------------------
+
+
+class Counted(TextCrossEncoderBase):
+    """A document's logit is its length; tells how it was asked."""
+
+    activation = "sigmoid"
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    @property
+    def config(self) -> dict[str, object]:
+        return {"num_labels": 1}
+
+    def logits(self, pairs: Sequence[Pair], **how: Any) -> Floats:
+        self.asked.append({"pairs": list(pairs), **how})
+        return np.array([float(len(document)) for _, document in pairs])
+
+    def token_count(self, pairs: Iterable[Pair]) -> int:
+        return 7
+
+    def truncated(self, pairs: Iterable[Pair]) -> list[bool]:
+        return [True]
+
+
+def test_a_remembering_encoder_is_otherwise_its_encoder() -> None:
+    encoder = Counted()
+    cached = ScoreCache(encoder, MemoryCache(10), b"key")
+
+    assert (cached.activation, cached.config) == ("sigmoid", {"num_labels": 1})
+    assert (cached.token_count([]), cached.truncated([])) == (7, [True])
+    found = cached.logits([("q", "aa"), ("q", "b"), ("q", "aa")], batch_size=3, parallel=2, show_progress=True)
+    assert found.tolist() == [2.0, 1.0, 2.0]
+    assert cached.logits([("q", "b"), ("q", "")]).tolist() == [1.0, 0.0]
+    assert encoder.asked == [
+        {"pairs": [("q", "aa"), ("q", "b")], "batch_size": 3, "parallel": 2, "show_progress": True},
+        {"pairs": [("q", "")], "batch_size": None, "parallel": None, "show_progress": False},
+    ]
+
+
+def test_keys_are_the_model_the_query_and_the_document() -> None:
+    digest = hashlib.blake2b(b"model", digest_size=16)
+    for text in (b"q", "\u00e9".encode()):
+        digest.update(len(text).to_bytes(8, "little") + text)
+
+    assert pair_keys(b"model", [("q", "\u00e9")]) == [digest.digest()]
+    assert len(score_cache.model_key("content", {})) == 32
+    assert score_cache.model_key("c", {"a": 1, "b": 2}) == score_cache.model_key("c", {"b": 2, "a": 1})
+
+
+def test_a_memory_of_one_score_holds_one() -> None:
+    cache = open_store(1)
+    assert cache is not None
+    cache.put({b"a": 1.0, b"b": 2.0})
+
+    assert cache.get([b"a", b"b"]) == {b"b": 2.0}
+    assert open_store(None) is None
+
+
+def test_a_score_is_kept_with_a_checksum_of_it_and_its_key() -> None:
+    entry = packed(b"key", 1.5)
+
+    assert len(entry) == 12
+    assert unpacked(b"key", entry) == 1.5
+    assert unpacked(b"another key", entry) is None
+    assert unpacked(b"key", entry[:-1]) is None
+    assert unpacked(b"key", entry + b"\0") is None
+    assert unpacked(b"key", entry[:11] + bytes([entry[11] ^ 1])) is None
+    assert unpacked(b"key", bytes([entry[0] ^ 1]) + entry[1:]) is None
+    for odd in (None, 1.5, "text", b""):
+        assert unpacked(b"key", odd) is None
+
+
+def test_a_file_that_failed_is_left_alone_for_a_minute_and_then_asked_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = DiskCache(tmp_path / "cache" / "scores.sqlite")
+    cache.put({b"a": 1.0})
+    now = time.monotonic()
+    monkeypatch.setattr(score_cache.time, "monotonic", lambda: now)
+    cache._path.chmod(0o666)
+    assert cache.get([b"a"]) == {}
+
+    cache._path.chmod(0o600)
+    now += 59.9
+    assert cache.get([b"a"]) == {}
+    now += 0.1
+    assert cache.get([b"a"]) == {b"a": 1.0}
+
+
+def test_a_start_waits_for_others_and_gives_up_in_half_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tries, now = 0, 0.0
+    connect = DiskCache._connect
+
+    @contextlib.contextmanager
+    def busy(cache: DiskCache) -> Iterator[sqlite3.Connection]:
+        nonlocal tries
+        tries += 1
+        if tries < locked_for:
+            raise sqlite3.OperationalError("database is locked")
+        with connect(cache) as connection:
+            yield connection
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        assert 0.01 <= seconds <= 0.05
+        now += 1.0
+
+    monkeypatch.setattr(score_cache.time, "monotonic", lambda: now)
+    monkeypatch.setattr(score_cache.time, "sleep", sleep)
+    monkeypatch.setattr(DiskCache, "_connect", busy)
+    locked_for = 30
+    DiskCache(tmp_path / "one.sqlite").put({b"a": 1.0})
+    assert caplog.records == []
+
+    tries, now, locked_for = 0, 0.0, 100
+    DiskCache(tmp_path / "two.sqlite")
+    assert (tries, now) == (32, 31.0)
+    assert "is locked" in caplog.text
+
+
+def test_a_database_that_cannot_be_read_is_no_reason_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(cache: DiskCache) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(DiskCache, "_connect", broken)
+    monkeypatch.setattr(score_cache.time, "sleep", lambda seconds: pytest.fail("it waits"))
+
+    assert DiskCache(tmp_path / "scores.sqlite").get([b"a"]) == {}
+    assert "disk I/O error" in caplog.text
+
+
+def test_what_older_versions_kept_is_left_and_not_read(tmp_path: Path) -> None:
+    where = tmp_path / "scores.sqlite"
+    with closing(sqlite3.connect(where)) as connection, connection:
+        connection.execute("CREATE TABLE logits (key BLOB PRIMARY KEY, logit REAL)")
+    where.chmod(0o600)
+
+    cache = DiskCache(where)
+    cache.put({b"a": 1.0})
+    assert cache.get([b"a"]) == {b"a": 1.0}
+
+
+def test_an_older_row_that_is_written_again_is_new(tmp_path: Path) -> None:
+    cache = DiskCache(tmp_path / "scores.sqlite", entries=2)
+    cache.put({b"a": 1.0})
+    cache.put({b"b": 2.0})
+    cache.put({b"a": 3.0})
+    cache.put({b"c": 4.0})
+
+    assert cache.get([b"a", b"b", b"c"]) == {b"a": 3.0, b"c": 4.0}

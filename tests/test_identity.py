@@ -17,7 +17,7 @@ from onnx_rerank_integrations.core.graphs import copies
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model import files, identity
 from onnx_rerank_integrations.core.model.storage import read_json, why_untrusted, write_atomically
-from tests.onnx_files import model_files, write
+from tests.onnx_files import graph, model_files, write
 
 PARITY = Path(__file__).parent / "parity"
 DOCUMENTS = ["Bees live on honey.", "Soup is warm."]
@@ -107,12 +107,68 @@ def test_what_others_could_have_written_is_not_believed(
 
 def test_the_memory_of_digests_has_a_lid(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "MOST_REMEMBERED", 5)
+    forget_process()
+    known, written = [], []
     for number in range(12):
         (tmp_path / f"{number}").write_bytes(b"%d" % number)
         identity.sha256(tmp_path / f"{number}")
+        known.append(len(identity._known))
+        written.append(len(list((cache / "digests").iterdir())))
 
-    assert len(identity._known) <= 5
-    assert len(list((cache / "digests").iterdir())) <= 5
+    assert known == [1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 1, 2]
+    assert written == [1, 2, 3, 4, 5, 0, 1, 2, 3, 4, 5, 0]
+
+
+def test_a_file_that_is_written_to_meanwhile_is_hashed_and_not_remembered(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_bytes(b"bees")
+    hash_file = identity.hash_file
+
+    def hash_and_write(path: Path, kind: str = "sha256") -> str:
+        digest = hash_file(path, kind)
+        file.write_bytes(b"soup")
+        return digest
+
+    monkeypatch.setattr(identity, "hash_file", hash_and_write)
+    assert identity.sha256(file) == hashlib.sha256(b"bees").hexdigest()
+    assert not (cache / "digests").exists()
+    assert identity.sha256(file) == hashlib.sha256(b"soup").hexdigest()
+
+
+def test_what_was_hashed_on_its_way_is_not_hashed_in_its_place(tmp_path: Path, cache: Path, hashed: list[str]) -> None:
+    (tmp_path / "file").write_bytes(b"bees")
+    digest = hashlib.sha256(b"bees").hexdigest()
+
+    identity.learn(tmp_path / "file", digest)
+    assert identity.sha256(tmp_path / "file") == digest
+    forget_process()
+    assert identity.sha256(tmp_path / "file") == digest
+    assert hashed == []
+    assert len(list((cache / "digests").iterdir())) == 1
+
+    elsewhere = tmp_path / "elsewhere"
+    identity.learn(tmp_path / "file", digest, elsewhere)
+    forget_process()
+    assert identity.sha256(tmp_path / "file", elsewhere) == digest
+    assert hashed == []
+    assert len(list((elsewhere / "digests").iterdir())) == 1
+
+
+def test_our_cache_lies_beside_the_hubs_unless_it_is_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(identity.CACHE_VARIABLE, "~/moved")
+    assert identity.own_cache() == tmp_path / "moved"
+    assert identity.own_cache("~/given") == tmp_path / "given" / "onnx-rerank"
+
+    monkeypatch.delenv(identity.CACHE_VARIABLE)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
+    assert identity.own_cache() == tmp_path / "huggingface" / "onnx-rerank"
+
+
+def test_a_digests_kind_shows_in_its_length() -> None:
+    assert [identity.kind_of("0" * length) for length in (40, 64)] == ["git", "sha256"]
 
 
 def test_a_cache_that_cannot_be_written_costs_no_answer(tmp_path: Path, cache: Path) -> None:
@@ -129,6 +185,21 @@ def test_several_files_are_hashed_as_sha256sum_lists_them(tmp_path: Path) -> Non
 
     listed = subprocess.run("sha256sum a.onnx parts/b.data | sha256sum", shell=True, cwd=folder, capture_output=True)
     assert listed.stdout.decode().split()[0] == found
+
+
+@pytest.mark.parametrize("name", ["/etc/passwd", "../secret", "a/../../secret"])
+def test_a_graphs_files_are_in_its_folder(tmp_path: Path, name: str) -> None:
+    content = graph("b.data", "a.data")
+    folder = write(tmp_path / "model", content)
+    assert identity.graph_files(folder / "model.onnx") == [
+        folder / "model.onnx",
+        folder / "a.data",
+        folder / "b.data",
+    ]
+
+    write(folder, {"model.onnx": graph(name)["model.onnx"]})
+    with pytest.raises(ValueError, match="outside the model's folder"):
+        identity.graph_files(folder / "model.onnx")
 
 
 # --- what a pin covers ------------------------------------------------------------------------------------------------
