@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from tests.mutation import systematic
 from tests.mutation.__main__ import report
 from tests.mutation.mutants import MUTANTS, Mutant
 from tests.mutation.tree import ROOT, Tree
@@ -17,6 +19,35 @@ def test_each_mutants_snippet_is_still_where_it_was(mutant: Mutant) -> None:
 
     compile(mutant.applied(text), mutant.file, "exec")
     assert all((ROOT / test.partition("::")[0]).is_file() for test in mutant.tests)
+
+
+def test_each_survivor_that_is_explained_is_a_change_of_the_code_as_it_is() -> None:
+    """A line that is written otherwise may let another change survive: it is looked at again."""
+    explained = json.loads(systematic.SURVIVORS.read_text(encoding="utf-8"))
+    changes = {change.key for path in systematic.TARGETS for change in systematic.changes_of(path)}
+
+    assert set(explained) <= changes
+    assert all(reason.strip() for reason in explained.values())
+
+
+def test_changes_of_a_line_are_told_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sums.py").write_text(
+        "@flag(True)\ndef add(a):\n    log.debug(a)\n    note(a)\n    return a + 1 if a > 1 else a\n"
+    )
+    monkeypatch.setattr(systematic, "ROOT", tmp_path)
+
+    changes = list(systematic.changes_of("sums.py"))
+
+    assert len({change.key for change in changes}) == len(changes)
+    assert sorted(change.what for change in changes if change.number == 5) == [
+        "1  ->  2",
+        "1  ->  2  (2)",
+        "a + 1  ->  a - 1",
+        "a + 1 if a > 1 else a  ->  a if a > 1 else a + 1",
+        "a > 1  ->  a >= 1",
+        "return a + 1 if a > 1 else a  ->  return None",
+    ]
+    assert [change.what for change in changes if change.number != 5] == ["note(a)  ->  None"]
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ class Change:
     line: str
     """The line as it is."""
     what: str
-    """The node before and after."""
+    """The node before and after, numbered where a line, or an equal one, has several of them."""
     source: str
     """The whole file, changed."""
 
@@ -97,6 +98,7 @@ def changes_of(path: str) -> Iterator[Change]:
     source = (ROOT / path).read_text(encoding="utf-8")
     lines = source.splitlines()
     tree = ast.parse(source)
+    met: Counter[tuple[str, str]] = Counter()
     left = {id(part) for node in ast.walk(tree) for decorator in decorators(node) for part in ast.walk(decorator)}
     for index, node in enumerate(ast.walk(tree)):
         for kind in kinds(node) if id(node) not in left else ():
@@ -105,13 +107,11 @@ def changes_of(path: str) -> Iterator[Change]:
             before = ast.unparse(target)
             apply(target, kind)
             number = getattr(node, "lineno", 0)
-            yield Change(
-                path,
-                number,
-                lines[number - 1].strip(),
-                f"{before}  ->  {ast.unparse(target)}",
-                ast.unparse(ast.fix_missing_locations(broken)),
-            )
+            line, what = lines[number - 1].strip(), f"{before}  ->  {ast.unparse(target)}"
+            met[line, what] += 1
+            if met[line, what] > 1:
+                what += f"  ({met[line, what]})"
+            yield Change(path, number, line, what, ast.unparse(ast.fix_missing_locations(broken)))
 
 
 def kinds(node: ast.AST) -> Iterator[str]:
