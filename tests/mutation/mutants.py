@@ -177,8 +177,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the output called logits is preferred",
         f"{CORE}/engine/session.py",
-        '("logits" if "logits" in fitting else fitting[0])',
-        "fitting[0]",
+        '(one.name != "logits", is_vector_name(one.name), not one.shape)',
+        "(is_vector_name(one.name), not one.shape)",
         ("tests/test_cross_encoder.py",),
     ),
     Mutant(
