@@ -324,8 +324,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a step's input comes before its config",
         "onnx_rerank_integrations/langchain.py",
-        "asked = {**configurable_of(config), **input}",
-        "asked = {**input, **configurable_of(config)}",
+        "asked = {**configurable_of(config), **input, **limits_given}",
+        "asked = {**input, **limits_given, **configurable_of(config)}",
         ("tests/test_langchain_retriever.py",),
     ),
     Mutant(
