@@ -89,6 +89,17 @@ def test_what_tokenizer_json_stores_of_truncation_and_padding_is_left_aside(tmp_
     assert pair.length == 10
 
 
+@pytest.mark.parametrize("long_documents", ["truncate", "max"])
+def test_a_document_is_told_as_cut_where_a_caller_wants_fewer_tokens_than_it_has(
+    long_documents: LongDocuments, toy_file: Path
+) -> None:
+    tokenizer = PairTokenizer(toy_file, max_length=64, long_documents=long_documents)
+
+    for most, length in ((4, 10), (3, 9), (2, 8), (5, 10)):
+        (pair,) = tokenizer.encode([("a b c", "d e f g")], document_tokens=most)
+        assert (pair.length, pair.truncated) == (length, most < 4)
+
+
 def test_only_second_cuts_the_document_and_caps_a_query_that_would_fill_the_row(toy_file: Path) -> None:
     tokenizer = PairTokenizer(toy_file, max_length=13, truncation="only_second")
     values = tokenizer.encode([("a b c", "d " * 50), ("a " * 50, "d " * 50)])
