@@ -21,12 +21,12 @@ demo: $(VENV)/demo  ## Ask 2,587 passages one question: ranked by meaning, and b
 # A process of tests per core, four at most.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test: $(VENV)/test  ## Run the tests: MINUTES on two cores.
-	@echo "Running the tests: MINUTES on two cores."
+test: $(VENV)/test  ## Run the tests: 3 minutes of computing, shared by the cores.
+	@echo "Running the tests: 3 minutes of computing, shared by the cores (4 at most)."
 	$(PYTEST)
 
-test-quick: $(VENV)/test  ## Run the tests of the core and the doors: QUICK on two cores, once set up.
-	@echo "Running the tests of the core and the doors: QUICK on two cores."
+test-quick: $(VENV)/test  ## Run the tests of the core and the doors: 40 s of computing, once set up.
+	@echo "Running the tests of the core and the doors: 40 s of computing."
 	$(PYTEST) -q tests/test_options.py tests/test_cross_encoder.py tests/test_tokenization.py \
 		tests/test_scoring.py tests/test_batching.py tests/test_parity.py tests/test_door.py tests/test_cli_documents.py
 
@@ -64,11 +64,12 @@ $(VENV)/python: pyproject.toml
 	@touch $@
 
 $(VENV)/demo: $(VENV)/python
+	@echo "Installing what the demo needs into $(VENV): about 250 MB, half a minute, once."
 	$(BIN)/python -m pip install --quiet -e '.[cli]'
 	@touch $@
 
 $(VENV)/test: $(VENV)/python
-	@echo "Installing what the tests need into $(VENV): about 800 MB, a minute or two, once."
+	@echo "Installing what the tests need into $(VENV): about 760 MB, a minute or two, once."
 	$(BIN)/python -m pip install --quiet -e '.[chat-template,cli,evaluate,langchain,llama-index,optimize,plot,server]' --group test
 	@touch $@ $(VENV)/demo
 
