@@ -34,6 +34,7 @@ from onnx_rerank_integrations.core.engine.stops import out_of_time, stoppable
 from onnx_rerank_integrations.core.engine.threads import Workers
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.core.model.files import anchored
 from onnx_rerank_integrations.core.options import (
     advice,
     check_option,
@@ -241,7 +242,7 @@ class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, mis
 
         Not by `__getstate__`: LlamaIndex's leaves out what can't be pickled, and a lost `text` changes the scores.
         """
-        make = partial(type(self), **self._options)
+        make = partial(type(self), **anchored(self._options, "model"))
         return registry.make_with, (registry.custom_row(self.model_name), make)
 
 

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import json
 import os
+import pickle
 import random
 import signal
 import subprocess
@@ -24,6 +25,7 @@ import pytest
 from typer.testing import CliRunner
 
 from onnx_rerank_integrations import InputValueError, ScoreError, TextCrossEncoder
+from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.scoring import sigmoid
 from onnx_rerank_integrations.extras.cli.app import app
 from tests.candidates import by_one_call, candidates
@@ -39,6 +41,7 @@ from onnx_rerank_integrations.extras.batch import rerank_file
 from onnx_rerank_integrations.extras.batch.inputs import open_table
 from onnx_rerank_integrations.extras.batch.ranks import RanksOnDisk, ranked
 from onnx_rerank_integrations.extras.batch.rerank import score_here
+from onnx_rerank_integrations.extras.batch.scoring import worker_encoder, worker_options
 
 ROOT = Path(__file__).parent.parent
 
@@ -613,3 +616,24 @@ def test_ten_times_the_rows_take_hardly_more_memory(tmp_path: Path) -> None:
         peaks.append(int(done.stdout))
 
     assert peaks[1] < 1.25 * peaks[0], peaks
+
+
+def test_what_a_worker_opens_means_there_what_it_meant_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As Ray and Spark start workers: another process, another working directory, none of this one's models."""
+    place = make_toy(tmp_path / "house")
+    monkeypatch.chdir(tmp_path)
+    registry.add_custom_model("house/worker", "org/model")
+    folder = pickle.dumps(worker_options("house", threads=1))
+    custom = pickle.dumps(worker_options(TextCrossEncoder("house/worker", lazy_load=True), threads=2))
+    elsewhere = {name: row for name, row in registry._models.items() if name != "house/worker"}
+
+    monkeypatch.setattr(registry, "_models", elsewhere)
+    monkeypatch.chdir("/")
+
+    assert worker_encoder(pickle.loads(folder)).rerank("q", ["a"]) == [toy_score("q", "a")]
+    assert pickle.loads(folder).model_name == str(place)
+    options = pickle.loads(custom)
+    assert (options.model_name, options.threads) == ("house/worker", 2)
+    row = registry.find("house/worker")
+    assert row is not None
+    assert row.sources == {"hf": "org/model"}

@@ -6,6 +6,7 @@ import json
 import pickle
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from onnx_rerank_integrations import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.door import RerankOptions
+from tests.toy import make_toy
 
 # Facts of FastEmbed 0.9.1, rerank/cross_encoder/onnx_text_cross_encoder.py:
 # name, source, file, license, size_in_GB, additional files.
@@ -278,3 +280,28 @@ def test_what_a_custom_name_meant_travels_with_a_pickle(monkeypatch: pytest.Monk
     registry.add_custom_model("org/travels", "org/other")
     with pytest.raises(InputValueError, match="means 'org/model' where it was pickled, and 'org/other'"):
         pickle.loads(encoder)
+
+
+@pytest.mark.parametrize("given", ["m", "./m", "org/m", Path("org/m")])
+def test_a_relative_folder_is_the_same_one_from_another_working_directory(
+    given: str | Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = make_toy(tmp_path / given)
+    monkeypatch.chdir(tmp_path)
+    encoder = TextCrossEncoder(given, cache_dir="cache")
+    pickled = [pickle.dumps(one) for one in (encoder, RerankOptions(model=str(given)), TextCrossEncoder(place))]
+
+    monkeypatch.chdir("/")
+    again, door, absolute = map(pickle.loads, pickled)
+
+    assert again.rerank("q", ["a"]) == encoder.rerank("q", ["a"])
+    assert (Path(again.model_name), again.options.cache_dir) == (place, str(tmp_path / "cache"))
+    assert Path(door.model) == place
+    assert absolute == TextCrossEncoder(place)
+
+
+def test_a_name_that_is_no_folder_travels_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lexical").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("lexical", "Xenova/ms-marco-MiniLM-L-6-v2", "org/name"):
+        assert pickle.loads(pickle.dumps(TextCrossEncoder(name, lazy_load=True))).model_name == name

@@ -23,7 +23,7 @@ from onnx_rerank_integrations.core.engine.stops import unstoppable
 from onnx_rerank_integrations.core.errors import InputTypeError, InvalidModelError, RerankError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.core.model.advice import how_to_mend
-from onnx_rerank_integrations.core.model.files import locate
+from onnx_rerank_integrations.core.model.files import anchored, locate
 from onnx_rerank_integrations.core.onnx_cross_encoder import OnnxCrossEncoder
 from onnx_rerank_integrations.core.options import Options, Source, advice, changed, defaults, documented, takes, values
 from onnx_rerank_integrations.core.score_cache import ScoreCache, open_store
@@ -180,7 +180,7 @@ class TextCrossEncoder(TextCrossEncoderBase):
         return self.load().truncated(pairs)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        make = partial(type(self), **{**changed(self.options), "model_name": self.model_name})
+        make = partial(type(self), **anchored({**changed(self.options), "model_name": self.model_name}))
         return registry.make_with, (registry.custom_row(self.model_name), make)
 
     def __eq__(self, other: object) -> bool:

@@ -32,7 +32,7 @@ from onnx_rerank_integrations.core.model.storage import read_json
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
-__all__ = ["describe_broken", "download", "is_cached", "locate"]
+__all__ = ["anchored", "describe_broken", "download", "is_cached", "locate"]
 
 _log = logging.getLogger(__name__)
 
@@ -466,6 +466,28 @@ def _no_folder(model: str, path: Path, argument: str) -> str:
         f"{argument} looks like a path, and there is no folder {path}.{hint}\n"
         f"To load {model!r}, give an existing folder with an .onnx file and tokenizer.json, or a hub id (org/name)."
     )
+
+
+def anchored(options: Mapping[str, Any], model: str = "model_name") -> dict[str, Any]:
+    """Options that mean the same in a process of another working directory: their relative paths are absolute.
+
+    Args:
+        options: By name.
+        model: The name of the one that is a model's name or folder.
+    """
+    name = options.get(model)
+    is_folder = isinstance(name, str | Path) and registry.find(str(name)) is None
+    is_folder = is_folder and str(name).lower() not in registry.PACKAGED and Path(str(name)).expanduser().is_dir()
+    paths = ["specific_model_path", "cache_dir", "score_cache", *([model] if is_folder else [])]
+    return {
+        **options,
+        **{path: _absolute(options[path]) for path in paths if isinstance(options.get(path), str | Path)},
+    }
+
+
+def _absolute(path: str | Path) -> str | Path:
+    absolute = Path(path).expanduser().absolute()
+    return path if Path(path).is_absolute() else absolute if isinstance(path, Path) else str(absolute)
 
 
 def _hub_id_of(model: str, description: ModelDescription | None) -> str:

@@ -10,8 +10,9 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,9 @@ import pyarrow as pa
 from onnx_rerank_integrations.core.checks import check_choice
 from onnx_rerank_integrations.core.cross_encoder import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import ScoreError
-from onnx_rerank_integrations.core.options import Options, values
+from onnx_rerank_integrations.core.model import registry
+from onnx_rerank_integrations.core.model.files import anchored
+from onnx_rerank_integrations.core.options import Options, changed, values
 from onnx_rerank_integrations.core.scoring import Activation, Floats, activation_function
 
 OnError = Literal["raise", "null"]
@@ -36,7 +39,14 @@ _lock = threading.Lock()
 _opened: dict[str, TextCrossEncoder] = {}
 
 
-def worker_options(spec: Spec, *, threads: int) -> Options:
+class WorkerOptions(Options):
+    """Options that bring along what their model's name means, where it was added to this process."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return registry.make_with, (registry.custom_row(str(self.model_name)), partial(WorkerOptions, **changed(self)))
+
+
+def worker_options(spec: Spec, *, threads: int) -> WorkerOptions:
     """What a worker opens: small, and picklable.
 
     Args:
@@ -48,7 +58,7 @@ def worker_options(spec: Spec, *, threads: int) -> Options:
         options = replace(spec.options, model_name=spec.model_name)
     else:
         options = spec if isinstance(spec, Options) else Options(spec)
-    return replace(options, threads=threads, lazy_load=False)
+    return WorkerOptions(**{**anchored(values(options)), "threads": threads, "lazy_load": False})
 
 
 def worker_encoder(options: Options) -> TextCrossEncoder:
