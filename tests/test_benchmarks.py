@@ -14,6 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import bars, contenders, floor, measure, models, pressure, report, texts
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
+from onnx_rerank_integrations import TextCrossEncoder
 
 
 def a_sample(seconds: float, *, noise: float | None = 0.0, peak: int = 100_000_000, texts_bytes: int = 0) -> Sample:
@@ -376,3 +377,17 @@ def test_a_pair_is_scored_by_the_cosine_of_the_two_embeddings_that_a_sentence_mo
     expected = [torch.cosine_similarity(embedding(query), embedding(document)).item() for document in documents]
     assert scores == pytest.approx([pair_embeddings.SCALE * one for one in expected], abs=1e-4)
     assert max(expected) - min(expected) > 0.01
+
+
+def test_pairs_in_company_are_padded_and_keep_their_order() -> None:
+    pytest.importorskip("onnx")
+    int8_scores = pytest.importorskip("benchmarks.int8_scores")
+    encoder = TextCrossEncoder("lexical")
+    pairs = [("trade winds", "The wind " * count + "trades.") for count in (1, 9, 4, 30, 2)]
+    feeds = [feed for pair in pairs for feed in encoder.load().feeds([pair])]
+    session = int8_scores.open_session(encoder.load().files.onnx)
+
+    together = int8_scores.scores(session, feeds, batch=3)
+
+    assert together.tolist() == pytest.approx(encoder.rerank_pairs(pairs), abs=1e-5)
+    assert len(set(together.round(3))) == len(pairs)
