@@ -44,7 +44,7 @@ from onnx_rerank_integrations.extras.quantize.agreement import compare
 HELD_OUT_QUERIES, HELD_OUT_CANDIDATES = 60, 40
 UNSEEN_QUERIES = 200
 CHECKED_PAIRS = 200
-STARTS, CALLS, ROUNDS = 5, 10, 5
+STARTS, CALLS, ROUNDS = 5, 5, 3
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--collections", nargs="*", default=COLLECTIONS, help="public collections to measure on")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--beside", type=Path, help="an ONNX file of another model, to compare the speed per token with"
+        "--beside", nargs=2, metavar=("FOLDER", "MODEL_FILE"), help="another model, to compare the speed per token with"
     )
     arguments = parser.parse_args()
     if arguments.only in (None, "cost"):
@@ -175,7 +175,7 @@ def unseen_table(data: Path, folder: Path, threads: int) -> None:
         )
 
 
-def cost_table(data: Path, folder: Path, threads: int, beside: Path | None) -> None:
+def cost_table(data: Path, folder: Path, threads: int, beside: tuple[str, str] | None) -> None:
     """Time from process start to the first score; time and memory of calls of one query."""
     code = "from onnx_rerank_integrations import TextCrossEncoder as Encoder; "
     code += f"Encoder({str(folder)!r}).rerank('a query', ['a text'])"
@@ -201,7 +201,7 @@ def cost_table(data: Path, folder: Path, threads: int, beside: Path | None) -> N
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(f"\npeak memory: {peak / 1024:.0f} MiB, {(peak - before) / 1024:.0f} of them above the loaded model")
     if beside is not None:
-        beside_table(encoder, TextCrossEncoder(beside.parent, model_file=beside.name, threads=threads), usual)
+        beside_table(encoder, TextCrossEncoder(beside[0], model_file=beside[1], threads=threads), usual)
 
 
 def cost_row(name: str, encoder: TextCrossEncoder, calls: Sequence[tuple[str, list[str]]]) -> str:
