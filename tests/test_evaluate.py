@@ -24,6 +24,7 @@ from onnx_rerank_integrations import InputValueError, TextCrossEncoder
 from onnx_rerank_integrations.extras.cli.app import app
 from onnx_rerank_integrations.extras.evaluate import Evaluation, evaluate
 from onnx_rerank_integrations.extras.evaluate.measures import measure
+from onnx_rerank_integrations.extras.evaluate.results import duration
 from onnx_rerank_integrations.extras.evaluate.significance import SAMPLES, holm, paired_difference
 from tests.toy import make_toy
 
@@ -416,6 +417,12 @@ def test_the_command_says_which_extra_is_missing_before_it_works(tmp_path: Path)
     assert done.stderr == (
         'Error: onnx-rerank evaluate needs an optional dependency: pip install "onnx-rerank-integrations[evaluate]"\n'
     )
+
+
+def test_durations_are_numbers_that_people_read() -> None:
+    times = [0.14612, 9.584, 25.44, 99.96, 1584.2]
+
+    assert list(map(duration, times)) == ["0.146", "9.58", "25.4", "100", "1,584"]
 
 
 def test_the_command_names_a_missing_collection_and_an_output_that_is_a_file(tmp_path: Path, toy_folder: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN
-from onnx_rerank_integrations.extras.evaluate.results import Findings
+from onnx_rerank_integrations.extras.evaluate.results import Findings, duration
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 from onnx_rerank_integrations.extras.plot import GREY, MARKERS, SERIES, Picture, shortened
 
@@ -43,7 +43,7 @@ def _quality_against_latency(axes: Any, evaluation: Findings) -> None:
             [latency],
             [model.mean()],
             yerr=[[change.difference - change.low], [change.high - change.difference]],
-            label=f"{shortened(model.name, 50)}: {model.mean():.3f}, {latency:,.3g} ms",
+            label=f"{shortened(model.name, 50)}: {model.mean():.3f}, {duration(latency)} ms",
             color=SERIES[place % len(SERIES)],
             marker=MARKERS[place % len(MARKERS)],
             markersize=9,

@@ -9,7 +9,7 @@ from typing import Any
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.evaluate.measures import MAIN
-from onnx_rerank_integrations.extras.evaluate.results import Findings, System, p_text
+from onnx_rerank_integrations.extras.evaluate.results import Findings, System, duration, p_text
 from onnx_rerank_integrations.extras.evaluate.significance import SAMPLES
 from onnx_rerank_integrations.extras.markdown import markdown_table, one_line
 
@@ -108,7 +108,7 @@ def _row(evaluation: Findings, system: System, measures: Sequence[str]) -> list[
         change,
         p_value,
         "" if speed is None else f"{speed:,.0f}",
-        *("" if time is None else f"{time:,.3g}" for time in times),
+        *map(duration, times),
     ]
 
 

@@ -160,7 +160,14 @@ class Findings:
         return next(found for found in self.comparisons if {found.system, found.baseline} == names)
 
     def _latency(self, system: System) -> str:
-        return f"{system.latency(50):,.3g} ms per query (median; 99 % within {system.latency(99):,.3g} ms)"
+        return f"{duration(system.latency(50))} ms per query (median; 99 % within {duration(system.latency(99))} ms)"
+
+
+def duration(milliseconds: float | None) -> str:
+    """Three digits, and whole numbers from 100 on: never 1.58e+03. Empty where nothing was measured."""
+    if milliseconds is None:
+        return ""
+    return f"{milliseconds:,.0f}" if milliseconds >= 100 else f"{milliseconds:.3g}"
 
 
 def p_text(p_value: float) -> str:
