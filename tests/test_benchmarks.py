@@ -11,10 +11,11 @@ import pytest
 pytest.importorskip("psutil", reason="pip install --group benchmarks")
 
 from benchmarks import __main__ as command
-from benchmarks import bars, contenders, floor, measure, models, pressure, report, texts
+from benchmarks import bars, contenders, floor, measure, models, pressure, quality_speed, report, texts
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
 from onnx_rerank_integrations import TextCrossEncoder
+from onnx_rerank_integrations.extras.evaluate import evaluate
 
 
 def a_sample(seconds: float, *, noise: float | None = 0.0, peak: int = 100_000_000, texts_bytes: int = 0) -> Sample:
@@ -354,7 +355,6 @@ def test_a_pair_is_scored_by_the_cosine_of_the_two_embeddings_that_a_sentence_mo
     from transformers import BertConfig, BertModel
 
     from benchmarks import pair_embeddings
-    from onnx_rerank_integrations import TextCrossEncoder
 
     torch.manual_seed(0)
     shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -391,3 +391,54 @@ def test_pairs_in_company_are_padded_and_keep_their_order() -> None:
 
     assert together.tolist() == pytest.approx(encoder.rerank_pairs(pairs), abs=1e-5)
     assert len(set(together.round(3))) == len(pairs)
+
+
+class TestQualitySpeed:
+    """`python -m benchmarks.quality_speed`, on a collection of three queries."""
+
+    @pytest.fixture
+    def collection(self, tmp_path: Path) -> Path:
+        pytest.importorskip("ir_measures")
+        folder = tmp_path / "bees"
+        folder.mkdir()
+        texts = {"d1": "Bees live on honey in winter.", "d2": "Soup is eaten warm.", "d3": "Snow fell in May."}
+        (folder / "corpus.jsonl").write_text(
+            "".join(json.dumps({"_id": name, "title": "", "text": text}) + "\n" for name, text in texts.items())
+        )
+        queries = {"q1": "what do bees eat", "q2": "how is soup eaten", "q3": "when did snow fall"}
+        (folder / "queries.jsonl").write_text(
+            "".join(json.dumps({"_id": name, "text": text}) + "\n" for name, text in queries.items())
+        )
+        judgments = "".join(f"q{number}\td{number}\t1\n" for number in (1, 2, 3))
+        (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\n" + judgments)
+        return folder
+
+    def test_some_queries_are_taken_with_their_judgments_and_all_documents(self, collection, tmp_path):
+        out = tmp_path / "some"
+        out.mkdir()
+
+        folder = quality_speed.some_queries(collection, 2, out)
+
+        assert [json.loads(line)["_id"] for line in (folder / "queries.jsonl").read_text().splitlines()] == ["q1", "q2"]
+        assert (folder / "qrels.tsv").read_text().splitlines()[1:] == ["q1\td1\t1", "q2\td2\t1"]
+        assert (folder / "corpus.jsonl").read_text() == (collection / "corpus.jsonl").read_text()
+        assert quality_speed.some_queries(collection, None, out) == collection
+
+    def test_a_row_holds_speed_and_quality_of_a_way_and_says_why_another_is_missing(self, collection):
+        lexical = TextCrossEncoder("lexical", threads=1)
+        timed = {quality_speed.FP32: quality_speed.Timed(lexical), "again": quality_speed.Timed(lexical)}
+        evaluation = evaluate(collection, timed, top_k=3)
+
+        table = quality_speed.table([evaluation], timed, {"bf16": "no such CPU"})
+
+        rows = {
+            line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()
+        }
+        assert rows[""][2] == "nDCG@10, bees"
+        assert rows["again"][3] == "+0.000"
+        assert rows["again"][2] == rows["fp32"][2] == f"{evaluation.models[0].mean():.3f}"
+        assert float(rows["again"][0].replace(",", "")) == pytest.approx(
+            timed["again"].documents / timed["again"].seconds, rel=0.01
+        )
+        assert timed["again"].documents == timed[quality_speed.FP32].documents > 0
+        assert rows["bf16"][0] == "no such CPU"
