@@ -20,6 +20,7 @@ from benchmarks.sample import environment
 from benchmarks.texts import WORKLOADS, make_calls, make_groups
 from onnx_rerank_integrations.core.cross_encoder import OnnxCrossEncoder, TextCrossEncoder
 from onnx_rerank_integrations.core.graphs.optimized import write_with_weights_beside
+from onnx_rerank_integrations.core.options import Engine
 from onnx_rerank_integrations.core.tokens.texts import WordMemo, encode_whole, load_tokenizer
 from onnx_rerank_integrations.extras.markdown import markdown_table
 
@@ -60,7 +61,9 @@ def medians(ways: Mapping[str, Callable[[], object]], clock: Callable[[], float]
 def budgets(model: str, workload: str) -> list[str]:
     """CPU milliseconds at one thread, by padded tokens of a batch."""
     files = TextCrossEncoder(models.SIZES[model].folder, threads=1).load().files
-    encoders = {str(budget): OnnxCrossEncoder(files, threads=1, token_budget=budget) for budget in BUDGETS}
+    encoders = {
+        str(budget): OnnxCrossEncoder(files, engine=Engine(threads=1), token_budget=budget) for budget in BUDGETS
+    }
     [(query, documents)] = make_groups(WORKLOADS[workload])
     ways = {name: lambda encoder=encoder: encoder.rerank(query, documents) for name, encoder in encoders.items()}
     found = medians(ways, time.process_time)

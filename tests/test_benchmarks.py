@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("psutil", reason="pip install --group benchmarks")
 
 from benchmarks import __main__ as command
-from benchmarks import bars, contenders, floor, measure, models, pressure, quality_speed, report, texts
+from benchmarks import bars, contenders, engine, floor, measure, models, pressure, quality_speed, report, texts
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
 from onnx_rerank_integrations import TextCrossEncoder
@@ -71,6 +71,20 @@ def test_a_peer_that_is_quicker_than_this_package_anywhere_fails_the_bar(tmp_pat
 
     assert found.met is False
     assert found.found == "0.90 (minilm W1 against kjarni, 1 threads)"
+
+
+def test_the_engine_is_measured_with_budgets_of_its_own(tmp_path, monkeypatch):
+    pytest.importorskip("onnx")
+    monkeypatch.setattr(models, "MODELS", tmp_path)
+    monkeypatch.setattr(engine, "BUDGETS", (256, 512))
+    monkeypatch.setattr(engine, "ROUNDS", 1)
+    models.build(models.SIZES["lexical"])
+
+    name, *times = engine.budgets("lexical", "W4")
+
+    assert name == "lexical W4"
+    assert len(times) == 2
+    assert all(float(time) > 0 for time in times)
 
 
 class TestFloor:
