@@ -45,10 +45,11 @@ ELEMENT_TYPES: dict[str, np.dtype[Any]] = {
     "tensor(bool)": np.dtype(np.bool_),
 }
 
-TOKENS_PER_THREAD = 512
+TOKENS_PER_THREAD = 384
 """Padded tokens of a batch for each thread that computes it: keeps a layer's activations in the core's cache.
 
-Of 128 to 8,192, the quickest or within 2 % of it on models of 2 x 128, 6 x 384 and 12 x 768 (benchmarks/README.md).
+Of 128 to 8,192, the quickest or within 2 % of it on models of 2 x 128, 6 x 384 and 12 x 768 (benchmarks/README.md); 512
+is as quick, and takes a quarter more memory for activations.
 """
 
 TOKENS_ON_DEVICE = 2**17
