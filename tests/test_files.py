@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from onnx_rerank_integrations import TextCrossEncoder
 from onnx_rerank_integrations.core.errors import (
     InputTypeError,
     InputValueError,
@@ -71,6 +73,23 @@ def test_a_folder_may_be_relative_a_path_object_or_in_the_home(tmp_path: Path, m
 
     for name in ("models/mine", "./models/mine", "~/models/mine", folder):
         assert files.locate(name).onnx.resolve() == folder / "onnx" / "model.onnx"
+
+
+def test_a_relative_folder_stays_the_same_wherever_the_process_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(Path(__file__).parent / "parity" / "bert", tmp_path / "model"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.warns(DeprecationWarning, match="specific_model_path"):
+        by_path = TextCrossEncoder("name", specific_model_path="model", optimize="off")
+    encoders = [TextCrossEncoder("model", optimize="off"), TextCrossEncoder("model"), by_path]
+    expected = [encoder.rerank("a bee", ["a hive"]) for encoder in encoders]
+    monkeypatch.chdir("/")
+
+    assert files.locate(folder).onnx.is_absolute()
+    for encoder, scores in zip(encoders, expected, strict=True):
+        encoder.load()._session.renew()  # as in a forked child, which opens its graph anew
+        assert encoder.rerank("a bee", ["a hive"]) == scores
 
 
 def test_a_folder_without_configuration_has_an_empty_one(tmp_path: Path) -> None:

@@ -367,7 +367,7 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
         folder = specific_model_path.expanduser()
         if not folder.is_dir():
             raise ModelNotFoundError(_no_folder(model, folder, "specific_model_path"))
-        return folder
+        return folder.absolute()
     if packaged := registry.PACKAGED.get(model.lower()):
         folder = _PACKAGED_MODELS / packaged
         if not folder.is_dir():
@@ -380,7 +380,7 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
         return None
     path = Path(model).expanduser()
     if path.is_dir():
-        return path
+        return path.absolute()  # its graph may be opened once more, wherever the process has gone meanwhile
     if path.is_file():
         graph = f" and model_file={path.name!r}" if path.suffix == ".onnx" else f": {str(path.parent)!r}"
         raise InputValueError(

@@ -287,7 +287,7 @@ def open_repository(
     """
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser()
+    cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser().absolute()
     storage = cache / f"models--{repo_id.replace('/', '--')}"
     commit = _cached_commit(storage, options.revision)
     cached = HubRepository(model, repo_id, storage, commit, options) if commit else None

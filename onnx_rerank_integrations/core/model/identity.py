@@ -43,9 +43,9 @@ _known: dict[tuple[Path, str], tuple[Stamp, str]] = {}
 def own_cache(cache_dir: str | Path | None = None) -> Path:
     """Where this package keeps what it made: below `cache_dir`, else ``$ONNX_RERANK_CACHE``, else beside the hub's."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser() / OUR_FOLDER
+        return Path(cache_dir).expanduser().absolute() / OUR_FOLDER
     if moved := os.environ.get(CACHE_VARIABLE):
-        return Path(moved).expanduser()
+        return Path(moved).expanduser().absolute()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).parent / OUR_FOLDER
