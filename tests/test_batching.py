@@ -54,22 +54,6 @@ def test_equal_lengths_keep_their_order() -> None:
     assert [batch.tolist() for batch in plan([5, 5, 5, 5], 10)] == [[0, 1], [2, 3]]
 
 
-def test_batches_run_at_once_where_there_are_enough_and_on_all_threads_where_there_are_few() -> None:
-    def asked(encodings: int, tokens: int, lanes: int = 4, **few: int) -> Way:
-        return way(
-            encodings, tokens, lanes=lanes, token_budget=lambda all_threads: 4000 if all_threads else 1000, **few
-        )
-
-    assert asked(100, 20_000) == Way(lanes=4, all_threads=False, token_budget=1000)
-    assert asked(100, 401) == Way(lanes=4, all_threads=False, token_budget=101)  # each lane its share
-    assert asked(3, 300) == Way(lanes=4, all_threads=False, token_budget=100)  # three of them have work
-    assert asked(2, 300) == Way(lanes=1, all_threads=True, token_budget=4000)
-    assert asked(2, FEW_TOKENS) == Way(lanes=1, all_threads=False, token_budget=1000)
-    assert asked(2, FEW_TOKENS + 1).all_threads
-    assert asked(100, 300, few_tokens=300) == Way(lanes=1, all_threads=False, token_budget=1000)
-    assert asked(100, 20_000, lanes=1) == Way(lanes=1, all_threads=True, token_budget=4000)
-
-
 def test_windows_read_no_further_than_they_give() -> None:
     endless = iter(range(10**9))
 
@@ -116,6 +100,7 @@ def test_a_row_is_padded_by_a_tenth_or_by_eight_tokens() -> None:
         (8, 800, 1, Way(1, True, 1000)),
         (8, 64, 2, Way(1, False, 100)),  # few tokens: one thread
         (8, 65, 2, Way(2, False, 33)),
+        (2, 64, 4, Way(1, False, 100)),
     ],
 )
 def test_calls_run_side_by_side_where_there_is_enough(encodings: int, tokens: int, lanes: int, expected: Way) -> None:
