@@ -346,7 +346,6 @@ def test_which_id_pads() -> None:
 
 def test_files_may_list_their_inputs_without_token_types(toy_file: Path) -> None:
     assert gives_token_types({})
-    assert gives_token_types({"model_input_names": "input_ids"})
     assert gives_token_types({"model_input_names": ["input_ids", "token_type_ids"]})
     assert not gives_token_types({"model_input_names": ["input_ids", "attention_mask"]})
     settings = TokenizerSettings(config={"model_input_names": ["input_ids"]})
