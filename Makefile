@@ -21,8 +21,8 @@ demo: $(VENV)/demo  ## Ask 2,587 passages one question: ranked by meaning, and b
 # A process of tests per core, four at most.
 PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
-test: $(VENV)/test  ## Run the tests: 3 minutes of computing, shared by the cores.
-	@echo "Running the tests: 3 minutes of computing, shared by the cores (4 at most)."
+test: $(VENV)/test  ## Run the tests: some two minutes on two cores.
+	@echo "Running the tests: some two minutes on two cores (4 at most are used)."
 	$(PYTEST)
 
 test-quick: $(VENV)/test  ## Run the tests of the core and the doors: 40 s of computing, once set up.

@@ -157,14 +157,17 @@ def test_no_code_of_a_model_or_a_text_is_run() -> None:
                 assert all(isinstance(one, ast.Constant) and one.value is False for one in trusted), path.name
 
 
-def test_onnxruntimes_telemetry_is_off_unless_the_user_has_decided() -> None:
+def test_onnxruntimes_telemetry_is_off_unless_the_user_has_decided(tmp_path: Path) -> None:
     code = "import onnx_rerank_integrations as o, os; o.TextCrossEncoder('lexical').rerank('q', ['a'])"
     code += "; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     for decided, expected in (({}, "1"), ({"ORT_DISABLE_TELEMETRY": "0"}, "0")):
+        home = {"HOME": str(tmp_path), "CI": ""}
         command = [sys.executable, "-c", code]
-        done = subprocess.run(command, env=environment | decided, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, env=environment | home | decided, capture_output=True, text=True, check=True)
         assert done.stdout.strip() == expected
+        if not decided:
+            assert not list(tmp_path.rglob("*"))  # it writes a device id there
 
 
 def test_the_commands_of_the_page_are_commands() -> None:
