@@ -15,6 +15,7 @@ from onnx_rerank_integrations.core.scoring import (
     aggregate_windows,
     best_first,
     check_finite,
+    is_vector_name,
     label_count,
     label_names,
     logits_of,
@@ -167,6 +168,16 @@ def test_three_labels_want_a_choice_and_the_error_lists_them() -> None:
     with pytest.raises(InputValueError, match="label=3 is no label"):
         relevant_label(3, 3, NLI)
     assert relevant_label(3, "Entailment", NLI) == 1
+
+
+def test_names_of_another_number_of_labels_are_refused_with_a_choice_that_the_model_has() -> None:
+    with pytest.raises(UnsupportedModelError, match=r"gives 3 scores .* names for 2: no, yes\.\n.*label=2$"):
+        relevant_label(3, None, {"id2label": {"0": "no", "1": "yes"}})
+
+
+def test_an_outputs_name_tells_a_vector_from_a_score() -> None:
+    assert [is_vector_name(name) for name in ("sentence_embedding", "Pooler_output", "last_hidden_state")] == [True] * 3
+    assert [is_vector_name(name) for name in ("logits", "score")] == [False] * 2
 
 
 def test_sigmoid_neither_overflows_nor_underflows_to_nan() -> None:
