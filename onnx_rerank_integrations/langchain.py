@@ -219,7 +219,9 @@ class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
         serialized = super().to_json()
         if serialized["type"] == "constructor":
             given = set(serialized["kwargs"])
-            serialized["kwargs"] = self.model_dump(mode="json", include=given, exclude_defaults=True)
+            written = self.model_dump(mode="json", include=given)  # its exclude_defaults leaves `text` in
+            usual = {name: field.default for name, field in type(self).model_fields.items()}
+            serialized["kwargs"] = {name: value for name, value in written.items() if value != usual[name]}
         return serialized
 
 

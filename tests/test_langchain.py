@@ -992,6 +992,12 @@ def test_what_is_no_list_of_documents_is_told(wrong: Any, rerank: OnnxRerank) ->
 # 21: dumps, loads, LangChain's own reranker
 
 
+def test_dumps_writes_the_options_that_differ_from_their_defaults(folder: Path) -> None:
+    assert json.loads(dumps(OnnxRerank(model=folder)))["kwargs"] == {"model": str(folder)}
+    changed = OnnxRerank(model=folder, text=["content"], top_n=None, activation="sigmoid")
+    assert json.loads(dumps(changed))["kwargs"] == {"model": str(folder), "text": ["content"], "top_n": None}
+
+
 def test_it_survives_dumps_and_loads(folder: Path) -> None:
     for rerank in (
         OnnxRerank(model=folder),
