@@ -47,10 +47,11 @@ def main() -> int:
     counts = run_parts(parts, seconds=arguments.seconds, seed=arguments.seed)
     took = round(time.monotonic() - started)
     print(f"all: {len(counts)} of {len(parts)} parts held ({took} s, {os.cpu_count()} CPUs)")
-    if arguments.json and len(counts) == len(parts):
+    held = len(counts) == len(parts)
+    if arguments.json and held:
         counts = {"all": {"seconds": took, "CPUs": os.cpu_count() or 0, "seed": arguments.seed}, **counts}
         arguments.json.write_text(json.dumps(counts, indent=1) + "\n", encoding="utf-8")
-    return 0 if len(counts) == len(parts) else 1
+    return 0 if held else 1
 
 
 if __name__ == "__main__":
