@@ -50,6 +50,14 @@ class NetworkError(RuntimeError):
 
 
 @pytest.fixture(autouse=True)
+def _forget_custom_models(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Models that a test adds are gone after it, whichever test comes next in its process."""
+    from onnx_rerank_integrations.core.model import registry  # not before the variables above are set
+
+    monkeypatch.setattr(registry, "_models", dict(registry._models))
+
+
+@pytest.fixture(autouse=True)
 def _stay_on_this_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "hub" in request.keywords:
         return

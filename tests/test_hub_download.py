@@ -88,10 +88,7 @@ def test_a_registered_model_comes_from_its_source_with_its_license(local_hub: Lo
     assert found.license == "apache-2.0"
 
 
-def test_the_additional_files_of_a_custom_model_are_fetched(
-    local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(registry, "_models", dict(registry._models))
+def test_the_additional_files_of_a_custom_model_are_fetched(local_hub: LocalHub) -> None:
     registry.add_custom_model("mine", "org/name", additional_files=["extra/labels.txt", "not/there.txt"])
     local_hub.add("org/name", model_files() | {"extra/labels.txt": b"yes\nno"})
 

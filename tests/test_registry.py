@@ -52,12 +52,6 @@ FASTEMBED_ROWS = [
 ]
 
 
-@pytest.fixture
-def registry_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models that the test adds are gone after it."""
-    monkeypatch.setattr(registry, "_models", dict(registry._models))
-
-
 @pytest.mark.parametrize("row", FASTEMBED_ROWS, ids=lambda row: row[0])
 def test_every_model_of_fastembed_is_listed_with_its_source_file_license_and_size(row: tuple[object, ...]) -> None:
     listed = {model["model"]: model for model in registry.list_supported_models()}
@@ -133,7 +127,6 @@ def test_the_environment_variable_changes_the_default_model(monkeypatch: pytest.
     assert registry.default_model() == "Xenova/ms-marco-MiniLM-L-6-v2"
 
 
-@pytest.mark.usefixtures("registry_of_its_own")
 @pytest.mark.parametrize("sources", ["me/my-reranker", {"hf": "me/my-reranker"}])
 def test_a_custom_model_is_listed_last_and_found(sources: str | dict[str, str]) -> None:
     registry.add_custom_model(
@@ -162,7 +155,6 @@ def test_a_custom_model_is_listed_last_and_found(sources: str | dict[str, str]) 
     assert registry.find("MY-RERANKER") is not None
 
 
-@pytest.mark.usefixtures("registry_of_its_own")
 def test_unknown_facts_of_a_custom_model_are_none() -> None:
     registry.add_custom_model("my-reranker", "me/my-reranker")
 
@@ -172,7 +164,6 @@ def test_unknown_facts_of_a_custom_model_are_none() -> None:
     assert added.size_in_GB is None
 
 
-@pytest.mark.usefixtures("registry_of_its_own")
 def test_a_taken_name_is_refused_in_any_case() -> None:
     with pytest.raises(InputValueError, match="taken by the supported model 'BAAI/bge-reranker-base'"):
         registry.add_custom_model("baai/BGE-reranker-base", "me/mine")
@@ -206,7 +197,6 @@ class _SlowDict(dict[str, object]):
         return found
 
 
-@pytest.mark.usefixtures("registry_of_its_own")
 def test_of_many_threads_that_add_one_name_exactly_one_succeeds(monkeypatch: pytest.MonkeyPatch) -> None:
     def add(number: int) -> bool:
         try:
