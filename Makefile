@@ -25,8 +25,8 @@ test: $(VENV)/test  ## Run the tests: some two minutes on two cores.
 	@echo "Running the tests: some two minutes on two cores (4 at most are used)."
 	$(PYTEST)
 
-test-quick: $(VENV)/test  ## Run the tests of the core and the doors: 40 s of computing, once set up.
-	@echo "Running the tests of the core and the doors: 40 s of computing."
+test-quick: $(VENV)/test  ## Run the tests of the core and the doors: half a minute on two cores, once set up.
+	@echo "Running the tests of the core and the doors: half a minute on two cores."
 	$(PYTEST) -q tests/test_options.py tests/test_cross_encoder.py tests/test_tokenization.py \
 		tests/test_scoring.py tests/test_batching.py tests/test_parity.py tests/test_door.py tests/test_cli_documents.py
 
