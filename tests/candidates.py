@@ -71,12 +71,16 @@ def kill_a_worker(title: str, *, within: float = 60.0) -> int:
     """Kills one descendant of this process whose command line holds `title`, as soon as there is one; gives its id."""
     end = time.monotonic() + within
     while time.monotonic() < end:
-        for process in descendants(os.getpid()):
-            if title in command_line(process):
-                os.kill(process, signal.SIGKILL)
-                return process
+        for process in processes_named(title):
+            os.kill(process, signal.SIGKILL)
+            return process
         time.sleep(0.02)
     raise TimeoutError(f"no process {title!r} within {within} s")
+
+
+def processes_named(title: str) -> list[int]:
+    """The ids of this process's descendants whose command line holds `title`, the youngest first."""
+    return [process for process in descendants(os.getpid()) if title in command_line(process)]
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputValueError, TextCrossEncoder
-from tests.candidates import best_by_one_call, by_one_call, candidates, kill_a_worker
+from tests.candidates import best_by_one_call, by_one_call, candidates, processes_named
 from tests.toy import make_toy, toy_score
 
 pytest.importorskip("pyspark", reason='Spark is missing: pip install "onnx-rerank-integrations[spark]"')
@@ -124,7 +125,7 @@ def test_a_worker_killed_amid_the_job_loses_and_repeats_no_row(
         for place, batch in enumerate(batches):
             if place == 2 and not marker.exists():
                 marker.touch()
-                os.kill(os.getpid(), 9)  # as the kernel does where memory is short
+                os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does where memory is short
             yield batch
 
     df = frame(spark, table, tmp_path, partitions=4)
@@ -139,27 +140,40 @@ def test_a_worker_killed_amid_the_job_loses_and_repeats_no_row(
 def test_a_worker_killed_while_it_scores_is_replaced(
     spark: SparkSession, tmp_path: Path, lexical: TextCrossEncoder
 ) -> None:
-    table = candidates(12_000)
-    scored = score_dataframe(frame(spark, table, tmp_path, partitions=6), lexical)
-    tracker = spark.sparkContext.statusTracker()
+    table = candidates(6000)
+    gates, opened = tmp_path / "gates", tmp_path / "opened"
+    gates.mkdir()
+
+    def gate(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for place, batch in enumerate(batches):
+            if place == 2:  # the scorer that is fed by this process has rows, and isn't done
+                (gates / str(os.getpid())).touch()
+                while not opened.exists():
+                    time.sleep(0.01)
+            yield batch
+
+    df = frame(spark, table, tmp_path, partitions=4)
+    scored = score_dataframe(df.mapInArrow(gate, df.schema), lexical)
     killed: list[int] = []
 
-    def kill_amid_the_job() -> None:
-        while not any(
-            stage.numActiveTasks and stage.numCompletedTasks
-            for stage in map(tracker.getStageInfo, tracker.getActiveStageIds())
-            if stage and stage.numTasks == 6
-        ):
+    def kill_the_scorers() -> None:
+        while not killed:
             time.sleep(0.01)
-        killed.append(kill_a_worker("pyspark.daemon"))
+            waiting = {int(path.name) for path in gates.iterdir()}
+            _daemon, *workers = sorted(processes_named("pyspark.daemon")) or [0]
+            if waiting:
+                killed.extend(worker for worker in workers if worker not in waiting)
+        for worker in killed:
+            os.kill(worker, signal.SIGKILL)
+        opened.touch()
 
-    killer = threading.Thread(target=kill_amid_the_job)
+    killer = threading.Thread(target=kill_the_scorers)
     killer.start()
-    spark.sparkContext.setJobGroup("killed", "a job whose worker is killed")
+    spark.sparkContext.setJobGroup("killed", "a job whose scorers are killed")
     rows = scored.collect()
     killer.join()
 
-    assert len(killed) == 1
+    tracker = spark.sparkContext.statusTracker()
     stages = [stage for job in tracker.getJobIdsForGroup("killed") for stage in tracker.getJobInfo(job).stageIds]
     assert sum(tracker.getStageInfo(stage).numFailedTasks for stage in stages) >= 1
     check_scores(rows, table, lexical)
