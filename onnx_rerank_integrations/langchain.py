@@ -28,10 +28,15 @@ try:
     from langchain_core.runnables.config import merge_configs
     from langchain_core.runnables.configurable import DynamicRunnable
     from langchain_core.runnables.utils import ConfigurableFieldSpec
+    from langchain_core.tools import BaseTool
     from pydantic import (
+        BaseModel,
         Field,
+        SerializerFunctionWrapHandler,
         StrictInt,
+        create_model,
         field_validator,
+        model_serializer,
     )  # comes with the framework, and so does what the door is made of
     from typing_extensions import TypedDict  # pydantic reads no typing.TypedDict before Python 3.12
 
@@ -58,6 +63,18 @@ class RerankInput(TypedDict):
     documents: Sequence[Document]
     top_n: NotRequired[int | None]
     score_threshold: NotRequired[float | None]
+
+
+class _StepInput(BaseModel):
+    """What a step takes; further keys are left alone."""
+
+    query: str = Field(description="What to look for.")
+    documents: list[Document] = Field(description="What to rank.")
+
+    @model_serializer(mode="wrap")
+    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without the limits that weren't given, so that a config's come before the step's own in a tool too."""
+        return {name: value for name, value in dump(self).items() if name in self.model_fields_set}
 
 
 class OnnxRerank(RerankOptions, BaseDocumentCompressor, Serializable):
@@ -266,6 +283,30 @@ class RerankStep(Reranking, RunnableSerializable[RerankInput, list[Document]]):
     """
 
     name: str | None = "rerank"
+
+    def get_input_schema(self, config: RunnableConfig | None = None) -> type[BaseModel]:
+        """Of the input, with the step's own limits as defaults."""
+        limits = Limits.model_fields
+        own: dict[str, Any] = {
+            name: (limits[name].rebuild_annotation(), Field(getattr(self, name), description=limits[name].description))
+            for name in LIMITS
+        }
+        return create_model("RerankInput", __base__=_StepInput, **own)
+
+    def as_tool(
+        self,
+        args_schema: Any = None,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        arg_types: dict[str, type] | None = None,
+    ) -> BaseTool:
+        """As every runnable's `as_tool`; where no schema is given, an agent may leave the limits out."""
+        description = description or "Ranks documents by how relevant they are to a query, and gives the best."
+        tool = super().as_tool(args_schema, name=name, description=description, arg_types=arg_types)
+        if args_schema is None and arg_types is None:
+            tool.args_schema = self.get_input_schema()  # the oldest langchain-core takes each field for required
+        return tool
 
     def invoke(self, input: RerankInput, config: RunnableConfig | None = None, **kwargs: Any) -> list[Document]:
         inputs, config = self._prepared(input, config, kwargs)

@@ -416,7 +416,7 @@ async def test_a_step_can_be_tried_again_and_replaced(rerank: OnnxRerank) -> Non
 
 def test_a_step_has_a_name_and_schemas(rerank: OnnxRerank) -> None:
     step = rerank.as_runnable()
-    takes, gives = step.get_input_jsonschema()["$defs"]["RerankInput"], step.get_output_jsonschema()
+    takes, gives = step.get_input_jsonschema(), step.get_output_jsonschema()
 
     assert step.get_name() == step.name == "rerank"
     assert set(takes["properties"]) == {"query", "documents", "top_n", "score_threshold"}
@@ -508,6 +508,31 @@ async def test_an_agent_uses_the_retriever_as_its_tool(passages: VectorStoreRetr
         assert message.artifact == retriever.invoke(QUESTION)
         assert message.content.startswith(ANSWER)
         assert answer["messages"][-1].content == "They stay in the hive."
+
+
+@pytest.mark.filterwarnings("ignore::langchain_core._api.LangChainBetaWarning")
+async def test_an_agent_may_leave_the_limits_of_the_steps_tool_out(rerank: OnnxRerank) -> None:
+    from langchain.agents import create_agent
+
+    tool = rerank.as_runnable().as_tool()
+    found = [{"page_content": word} for word in WORDS]
+    calls = [{"query": "q", "documents": found}, {"query": "q", "documents": found, "top_n": 1}]
+    script = [AIMessage("", tool_calls=[{"name": "rerank", "args": args, "id": "1"}]) for args in calls]
+    agent = create_agent(ScriptedChat(messages=iter([*script, AIMessage("Done.")] * 2)), [tool])
+    question: Any = {"messages": [("user", "q")]}
+
+    for answer in (agent.invoke(question), await agent.ainvoke(question)):
+        messages = [message.content for message in answer["messages"] if isinstance(message, ToolMessage)]
+        assert [content.count("page_content=") for content in messages] == [3, 1]
+        assert all(f"page_content='{BEST_FIRST[0]}'" in content for content in messages)
+    takes = tool.tool_call_schema.model_json_schema()  # what a model is shown
+    assert takes["required"] == ["query", "documents"]
+    assert {name: takes["properties"][name]["default"] for name in ("top_n", "score_threshold")} == {
+        "top_n": 3,
+        "score_threshold": None,
+    }
+    assert texts_of(tool.invoke(calls[0], {"configurable": {"top_n": 2}})) == BEST_FIRST[:2]
+    assert texts_of(tool.invoke({**calls[0], "top_n": None})) == BEST_FIRST
 
 
 async def test_a_chain_over_the_retriever(retriever: OnnxRerankRetriever) -> None:
