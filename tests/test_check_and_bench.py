@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 import sys
@@ -35,6 +36,24 @@ def test_equal_scores_pass(reference: Path, capsys: pytest.CaptureFixture[str]) 
     assert "| equal |" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("flag", ["-m", "--model"])
+def test_the_model_may_be_named_as_the_other_commands_take_it(
+    flag: str, reference: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bert = str(fixtures.folder("bert"))
+    arguments = ["--reference", str(reference), "--max-length", str(fixtures.scores("bert")["max_length"]), "--json"]
+
+    assert main(["check", flag, bert, *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found.pop("largest_difference") <= 1e-3
+    pairs = len(fixtures.scores("bert")["pairs"])
+    assert found == {"model": bert, "reference": str(reference), "pairs": pairs, "tolerance": 1e-3, "passed": True}
+    assert main(["check", bert, flag, "lexical", *arguments]) == 2
+    assert f"the model is given twice: {bert}, and --model lexical" in capsys.readouterr().err
+    assert main(["check", *arguments]) == 2
+    assert "a model is needed" in capsys.readouterr().err
+
+
 def test_a_difference_is_shown_and_fails(reference: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(fixtures.folder("roberta")), "--reference", str(reference), "--max-length", "64"]) == 1
     assert "DIFFERENT" in capsys.readouterr().out
@@ -52,6 +71,17 @@ def test_a_line_that_is_no_record_is_named(line: str, tmp_path: Path) -> None:
 
     with pytest.raises(InputValueError, match=r"scores\.jsonl, line 3"):
         check.read_reference(path, "lexical", activation="identity", tolerance=1e-3)
+
+
+def test_a_reference_is_read_as_all_files_of_json_lines_are(tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl.gz"
+    path.write_bytes(gzip.compress('\ufeff{"query": "a\u2028b", "document": "c", "score": 1}\r\n'.encode()))
+
+    assert check.read_reference(path, "x", activation="identity", tolerance=0).pairs == [("a\u2028b", "c")]
+    with pytest.raises(InputValueError, match=f"There is no file {tmp_path / 'no'}"):
+        check.read_reference(tmp_path / "no", "x", activation="identity", tolerance=0)
+    with pytest.raises(InputValueError, match="is a folder: give the files in it"):
+        check.read_reference(tmp_path, "x", activation="identity", tolerance=0)
 
 
 @pytest.mark.hub

@@ -152,6 +152,22 @@ def test_control_c_ends_the_command_quietly(toy: str, tmp_path: Path) -> None:
     assert (process.returncode, output, errors) == (130, b"", b"")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no stream is closed before a process starts here")
+def test_a_closed_standard_input_is_said(toy: str) -> None:
+    command = [sys.executable, "-m", "onnx_rerank_integrations", "rank", "q", "-", "-m", toy]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, preexec_fn=lambda: os.close(0))
+
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "Error: there is no standard input to read: name files\n"
+
+
+def test_a_pattern_that_matches_no_file_is_said(toy: str, tmp_path: Path) -> None:
+    result = invoke("rank", "q", tmp_path / "*.md", "-m", toy)
+
+    assert result.exit_code == 1
+    assert result.stderr == f"Error: There is no file that matches {tmp_path}/*.md\n"
+
+
 def test_without_its_extra_the_command_says_what_to_install() -> None:
     code = "import sys; sys.modules['typer'] = None\nfrom onnx_rerank_integrations.extras.cli import main\n"
     code += "sys.exit(main(['version']))"
@@ -434,7 +450,7 @@ def test_a_model_is_downloaded_its_folder_printed_and_ranks_without_a_network(tm
     with LocalHub() as hub:
         hub.add("someone/toy", model_files(toy))
         variables = environment(hub, tmp_path / "home")
-        done = run("download", "someone/toy", **variables)
+        done = run("download", "-m", "someone/toy", **variables)
     ranked = run("rank", "q", "-m", "someone/toy", "--json", stdin=b"a\nz", **variables)
 
     assert done.returncode == 0, done.stderr

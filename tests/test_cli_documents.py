@@ -113,6 +113,8 @@ def test_a_csv_record_that_does_not_fit_its_header_is_an_error(tmp_path: Path) -
         read(tmp_path, "a.csv", 'id,text\n1,"bees\n2,soup\n3,snow\n')
     assert read(tmp_path, "a.csv", "id,text\n1,bees,,\n") == [("bees", ":2")]
     assert read(tmp_path, "a.csv", '"a;b";text\n1;"bees; and honey"\n') == [("bees; and honey", ":2")]
+    with pytest.raises(InputValueError, match=r"a.csv: 2 columns are named 'text', and one is to be scored"):
+        read(tmp_path, "a.csv", "text,text\nbees,soup\n")
 
 
 def test_another_encoding_can_be_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,6 +171,7 @@ def test_broken_json_and_empty_csv_are_named(tmp_path: Path) -> None:
     with pytest.raises(InputValueError, match=r"a.json\[0\]: an object or a text is needed, found 1"):
         read(tmp_path, "a.json", "[1]")
     assert read(tmp_path, "a.csv", "") == []
+    assert read(tmp_path, "a.json", "\n") == []
 
 
 def test_what_a_gzip_file_unpacks_to_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -433,7 +433,9 @@ def test_the_command_names_a_missing_collection_and_an_output_that_is_a_file(tmp
     file = CliRunner().invoke(app, ["evaluate", str(there), "-m", toy_folder, "-o", str(tmp_path / "file")])
 
     assert (missing.exit_code, file.exit_code) == (1, 1)
-    assert missing.stderr == f"Error: There is no folder {tmp_path / 'no'}: give one in BEIR layout\n"
+    assert missing.stderr == (
+        f"Error: There is no {tmp_path / 'no'}: give a folder in BEIR layout, or a CSV file of judged pairs\n"
+    )
     assert file.stderr.startswith(f"Error: {tmp_path / 'file'} can't be made a folder: ")
 
 
@@ -487,11 +489,16 @@ def test_one_csv_file_of_judged_pairs_is_a_collection(tmp_path: Path) -> None:
         ("query,text,label\nq,d,0\n", "no query has a relevant document"),
         ("query,text,label\nq,d\n", "judged.csv:2: 2 columns, fewer than the header names"),
         ("", "found no header"),
+        ("query,text,label\nq,café,1\n".encode("latin-1"), "judged.csv:2: not UTF-8"),
+        ('query,text,label\nq,"d,1\nq,e,0\n', "judged.csv:2: not CSV: "),
+        ("label,query,text\n1,q,one, two\n", "judged.csv:2: 4 cells, and the header names 3"),
     ],
 )
-def test_a_csv_file_that_is_no_table_of_judged_pairs_says_where(tmp_path: Path, content: str, message: str) -> None:
+def test_a_csv_file_that_is_no_table_of_judged_pairs_says_where(
+    tmp_path: Path, content: str | bytes, message: str
+) -> None:
     path = tmp_path / "judged.csv"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
 
     with pytest.raises(InputValueError, match=message):
         evaluate(path, "lexical")

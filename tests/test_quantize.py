@@ -478,6 +478,13 @@ def test_the_command_reads_samples_and_prints_what_changed(
     assert "| nDCG@10 |" in printed
     assert main(arguments) == 1
     assert "is there already" in capsys.readouterr().err
+    named = ["quantize", "--model", str(bert), str(tmp_path / "named"), *arguments[3:], "--json"]
+    assert main(named) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["folder"], found["mode"]) == (str(tmp_path / "named"), "static")
+    assert found["agreement"]["spearman"] <= 1
+    assert main(named[:3] + named[4:]) == 2
+    assert "a model and the folder to make of it are needed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("line", ['{"query": "a"}', '{"query": "a", "documents": [3]}', "[]", "{"])

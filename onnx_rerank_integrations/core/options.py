@@ -142,7 +142,7 @@ class Reading:
     instruction: str | None = option(
         None,
         "For rerankers that are language models (Qwen3-Reranker, mxbai-rerank-v2), what they are told to look for; "
-        "None for what the model's family is told by default.",
+        "None for the family's usual instruction.",
         check=check_instruction,
         example="Find the paragraph of a contract that answers the question",
     )
@@ -156,7 +156,8 @@ class Reading:
     )
     label: int | str | None = option(
         None,
-        "For models of several labels, the one to rank by, as its name or its place; None where their names tell.",
+        "For models of several labels, the one to rank by, as its name or its place; None for the one that their names "
+        "tell.",
         check=check_label,
         example="entailment",
     )

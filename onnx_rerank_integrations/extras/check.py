@@ -14,6 +14,7 @@ from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.scoring import Activation
 from onnx_rerank_integrations.core.types import Pair
+from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
 
 DEFAULT_TOLERANCE = 1e-3
 """What the package promises against PyTorch, absolute, on logits."""
@@ -84,7 +85,7 @@ def read_reference(path: Path, model: str, *, activation: Activation, tolerance:
     Raises:
         InputValueError: A line is no such record; the message names it.
     """
-    rows = [_record(path, number, line) for number, line in enumerate(_lines(path), start=1) if line.strip()]
+    rows = [_record(line, f"{path}, line {number}") for number, line in numbered_lines(path)]
     if not rows:
         raise InputValueError(f"{path} holds no reference scores: one JSON record per line is needed")
     return Reference(
@@ -105,22 +106,9 @@ def compare(encoder: TextCrossEncoderBase, references: Iterable[Reference]) -> l
     ]
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputValueError(f"{path} can't be read: {error}") from error
-
-
-def _record(path: Path, number: int, line: str) -> Mapping[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputValueError(f"{path}, line {number}: {error}") from error
-    texts = isinstance(row, dict) and isinstance(row.get("query"), str) and isinstance(row.get("document"), str)
-    if not texts or not isinstance(row.get("score"), (int, float)):
-        raise InputValueError(
-            f'{path}, line {number}: a record needs "query" (text), "document" (text) and "score" (number)'
-        )
-    record: Mapping[str, Any] = row
+def _record(line: str, place: str) -> Mapping[str, Any]:
+    record = json_object(line, place)
+    texts = isinstance(record.get("query"), str) and isinstance(record.get("document"), str)
+    if not texts or not isinstance(record.get("score"), (int, float)):
+        raise InputValueError(f'{place}: a record needs "query" (text), "document" (text) and "score" (number)')
     return record

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import io
 import json
+import re
 import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -140,6 +142,38 @@ def json_object(line: str, place: str) -> dict[str, Any]:
     return record
 
 
+def csv_rows(lines: Sequence[str], name: str, *, otherwise: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The rows that aren't blank, the header first, each with its place, ``file:line``.
+
+    Args:
+        lines: Without their ends. Comma, semicolon, tab or bar between the cells, whichever the first line has most of.
+        name: For messages.
+        otherwise: What else can be done with such a file, for messages.
+
+    Raises:
+        InputValueError: It isn't CSV, or a row has more cells than the header; none is ever cut.
+    """
+    csv.field_size_limit(2**31 - 1)  # a whole document may stand in one cell
+    first = re.sub(r'"[^"]*"', "", next((line for line in lines if line.strip()), ""))
+    delimiter = max(",;\t|", key=first.count)
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
+    width, begins = 0, 1
+    try:
+        for row in reader:
+            place, begins = f"{name}:{begins}", reader.line_num + 1
+            if not any(cell.strip() for cell in row):
+                continue
+            width = width or len(row)
+            if any(row[width:]):
+                raise InputValueError(
+                    f"{place}: {len(row)} cells, and the header names {width}: "
+                    f"put a cell that holds {delimiter!r} in quotes{otherwise}"
+                )
+            yield place, row[:width]
+    except csv.Error as error:
+        raise InputValueError(f"{name}:{begins}: not CSV: {error}{otherwise}") from error
+
+
 def decode(content: bytes, name: str, encoding: str | None = None) -> tuple[list[str], list[int]]:
     """Text from a user's bytes, whatever they are.
 
@@ -190,7 +224,8 @@ def _decoded(content: bytes, encoding: str, name: str) -> str:
 def unreadable(path: Path, error: Exception) -> InputValueError:
     """What to say of a file that can't be read."""
     if isinstance(error, FileNotFoundError):
-        return InputValueError(f"There is no file {path}")
+        pattern = "that matches " if any(mark in str(path) for mark in "*?") else ""
+        return InputValueError(f"There is no file {pattern}{path}")
     if isinstance(error, IsADirectoryError):
         return InputValueError(f"{path} is a folder: give the files in it")
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import sys
@@ -18,6 +17,7 @@ from onnx_rerank_integrations.extras.document_files import pdf_pages, word_lines
 from onnx_rerank_integrations.extras.text_files import (
     PDF,
     WORD,
+    csv_rows,
     decode,
     json_object,
     kind_of_binary,
@@ -86,6 +86,8 @@ def read_documents(
 
 def _read(path: str, split: Split, text_fields: Sequence[str], encoding: str | None) -> Iterable[Document]:
     name = "stdin" if path == STDIN else path
+    if path == STDIN and sys.stdin is None:
+        raise InputValueError("there is no standard input to read: name files")
     content = read_stream(sys.stdin.buffer, name) if path == STDIN else read_bytes(Path(path))
     kind = kind_of_binary(content)
     if kind == PDF:
@@ -215,6 +217,8 @@ def _records(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Ite
 
 def _json(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
     """An array of objects or of texts, one such object, or JSON lines under another name."""
+    if not any(line.strip() for line in lines):
+        return
     try:
         content = json.loads("\n".join(lines))
     except RecursionError as error:
@@ -241,31 +245,12 @@ def _json(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterat
 
 
 def _csv(lines: Sequence[str], name: str, text_fields: Sequence[str]) -> Iterator[Document]:
-    """Rows below a header that names the columns; a row that doesn't fit it is an error, never cut."""
-    csv.field_size_limit(2**31 - 1)  # a whole document may stand in one cell
-    first = re.sub(r'"[^"]*"', "", next((line for line in lines if line.strip()), ""))
-    delimiter = max(",;\t|", key=first.count)
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True)
-    columns: list[str] = []
-    begins = 1
-    try:
-        for row in reader:
-            place, begins = f"{name}:{begins}", reader.line_num + 1
-            if not any(cell.strip() for cell in row):
-                continue
-            if not columns:
-                columns = row
-                continue
-            if any(row[len(columns) :]):
-                raise InputValueError(
-                    f"{place}: {len(row)} cells, and the header names {len(columns)}: "
-                    f"put a cell that holds {delimiter!r} in quotes, or rank the lines with --split lines"
-                )
-            yield _of_record(dict(zip_longest(columns, row[: len(columns)])), place, text_fields)
-    except csv.Error as error:
-        raise InputValueError(
-            f"{name}:{begins}: not CSV: {error}; --split lines ranks the lines as they are"
-        ) from error
+    rows = csv_rows(lines, name, otherwise="; --split lines ranks the lines as they are")
+    _, columns = next(rows, ("", []))
+    if twice := next((field for field in text_fields if columns.count(field) > 1), None):
+        raise InputValueError(f"{name}: {columns.count(twice)} columns are named {twice!r}, and one is to be scored")
+    for place, row in rows:
+        yield _of_record(dict(zip_longest(columns, row)), place, text_fields)
 
 
 def _of_record(record: dict[str, Any], place: str, text_fields: Sequence[str]) -> Document:

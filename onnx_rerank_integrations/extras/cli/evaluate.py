@@ -11,10 +11,10 @@ import typer
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.core.model import registry
 from onnx_rerank_integrations.extras.cli.options import ModelOptions, Models, encoder_of, model_options
-from onnx_rerank_integrations.extras.cli.output import write_table
+from onnx_rerank_integrations.extras.cli.output import write_json_lines, write_table
 from onnx_rerank_integrations.extras.evaluate import evaluate as measure
 from onnx_rerank_integrations.extras.evaluate.evaluation import check_extra
-from onnx_rerank_integrations.extras.evaluate.report import make_folder, table
+from onnx_rerank_integrations.extras.evaluate.report import make_folder, results, table
 
 
 @model_options()
@@ -37,6 +37,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Which qrels/SPLIT.tsv.")] = "test",
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the report is written.")] = Path("evaluation"),
     seed: Annotated[int, typer.Option(min=0, help="Of the significance tests.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, as in results.json.")] = False,
     *,
     options: ModelOptions,
 ) -> None:
@@ -57,7 +58,7 @@ def evaluate(
     if len(set(names)) < len(names):
         raise InputValueError(f"a model is named twice: {', '.join(names)}")
     if not folder.exists():  # before a model is fetched
-        raise InputValueError(f"There is no folder {folder}: give one in BEIR layout")
+        raise InputValueError(f"There is no {folder}: give a folder in BEIR layout, or a CSV file of judged pairs")
     make_folder(output)
     encoders = {name: encoder_of(name, options) for name in names}
     evaluation = measure(
@@ -70,6 +71,9 @@ def evaluate(
         show_progress=sys.stderr.isatty(),
     )
     paths = evaluation.save(output)
+    if as_json:
+        write_json_lines([results(evaluation)])
+        return
     headers, rows = table(evaluation)
     write_table(headers, rows, numbers=headers[1:])
     typer.echo(f"\n{evaluation.answer}\n\nWritten: {', '.join(map(str, paths))}")

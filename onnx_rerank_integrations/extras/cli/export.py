@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,13 +13,18 @@ from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras import check as checks
 from onnx_rerank_integrations.extras.cli.exit_codes import OUR_ERROR
 from onnx_rerank_integrations.extras.cli.options import (
+    JsonFlag,
     ModelArgument,
+    ModelNamed,
     ModelOptions,
+    OutArgument,
     Overwrite,
     encoder_of,
+    model_and_folder,
     model_options,
+    the_model,
 )
-from onnx_rerank_integrations.extras.cli.output import note, write_table
+from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 from onnx_rerank_integrations.extras.export import export as run_export
 
 Scale = Literal["identity", "sigmoid"]
@@ -26,9 +33,13 @@ Scale = Literal["identity", "sigmoid"]
 
 @model_options("revision")
 def export(
-    model: Annotated[str, typer.Argument(help="A hub id, or a folder as transformers saves it.")],
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    model: Annotated[
+        str | None, typer.Argument(help="A hub id, or a folder as transformers saves it.", show_default=False)
+    ] = None,
+    out: OutArgument = None,
+    named: ModelNamed = None,
     overwrite: Overwrite = False,
+    as_json: JsonFlag = False,
     *,
     options: ModelOptions,
 ) -> None:
@@ -40,7 +51,11 @@ def export(
     onnx-rerank export cross-encoder/ms-marco-MiniLM-L6-v2 my-model
     onnx-rerank rank "a query" documents.txt --model ./my-model
     """
-    result = run_export(model, out, overwrite=overwrite, **options)
+    source, folder = model_and_folder(model, out, named)
+    result = run_export(source, folder, overwrite=overwrite, **options)
+    if as_json:
+        write_json_lines([{**asdict(result), "folder": str(result.folder)}])
+        return
     write_table(
         ["exported", "size", "pairs compared", "largest difference from PyTorch"],
         [[str(result.folder), f"{result.size / 1e6:,.1f} MB", str(result.pairs), f"{result.largest_difference:.1e}"]],
@@ -50,7 +65,8 @@ def export(
 
 @model_options()
 def check(
-    model: ModelArgument,
+    model: ModelArgument = None,
+    named: ModelNamed = None,
     reference: Annotated[
         Path | None,
         typer.Option(
@@ -63,6 +79,7 @@ def check(
     ] = None,
     scale: Annotated[Scale, typer.Option(help="The scale of the scores in --reference.")] = "identity",
     tolerance: Annotated[float, typer.Option(min=0, help="Largest difference that passes, with --reference.")] = 1e-3,
+    as_json: JsonFlag = False,
     *,
     options: ModelOptions,
 ) -> None:
@@ -75,6 +92,9 @@ def check(
     onnx-rerank check ./my-model --reference scores.jsonl
     onnx-rerank check ./my-copy --reference-of cross-encoder/ms-marco-MiniLM-L6-v2
     """
+    model = the_model(model, named)
+    if model is None:
+        raise typer.BadParameter("a model is needed: onnx-rerank check MODEL")
     if reference is None:
         references = checks.published_for(reference_of or model)
         if not references:
@@ -87,6 +107,26 @@ def check(
         references = [checks.read_reference(reference, model, activation=scale, tolerance=tolerance)]
     encoder = encoder_of(model, options)
     comparisons = checks.compare(encoder, references)
+    if as_json:
+        write_json_lines(
+            {
+                "model": model,
+                "reference": one.reference.source,
+                "pairs": len(one.scores),
+                "largest_difference": one.largest_difference,
+                "tolerance": one.reference.tolerance,
+                "passed": one.passed,
+            }
+            for one in comparisons
+        )
+    else:
+        _write_comparisons(comparisons)
+    if not all(one.passed for one in comparisons):
+        note("the scores differ by more than the tolerance: another file of the model, or another max_length?")
+        raise typer.Exit(OUR_ERROR)
+
+
+def _write_comparisons(comparisons: Sequence[checks.Comparison]) -> None:
     rows = [
         [
             one.reference.source,
@@ -99,6 +139,3 @@ def check(
     ]
     numbers = ("pairs", "largest difference", "tolerance")
     write_table(["reference", "pairs", "largest difference", "tolerance", "result"], rows, numbers=numbers)
-    if not all(one.passed for one in comparisons):
-        note("the scores differ by more than the tolerance: another file of the model, or another max_length?")
-        raise typer.Exit(OUR_ERROR)

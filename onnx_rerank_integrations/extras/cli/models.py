@@ -8,7 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from onnx_rerank_integrations.core.model import files, registry
-from onnx_rerank_integrations.extras.cli.options import JsonFlag, ModelOptions, OptionalModelArgument, model_options
+from onnx_rerank_integrations.extras.cli.options import (
+    JsonFlag,
+    ModelArgument,
+    ModelNamed,
+    ModelOptions,
+    model_options,
+    the_model,
+)
 from onnx_rerank_integrations.extras.cli.output import note, write_json_lines, write_table
 
 UNKNOWN = "?"
@@ -45,16 +52,17 @@ def models(
 
 @model_options("model_file", "revision", "cache_dir")
 def download(
-    model: OptionalModelArgument = None,
+    model: ModelArgument = None,
+    named: ModelNamed = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch every file again: mends a damaged cache.")] = False,
     *,
     options: ModelOptions,
 ) -> None:
     """Fetch a model from the hub, for use without a network.
 
-    Prints its folder.
+    Prints its folder. Without a model, the one that $ONNX_RERANK_MODEL names, else the default.
     """
-    name = model or registry.default_model()
+    name = the_model(model, named) or registry.default_model()
     found = files.download(name, show_progress=True, force_download=force, **options)
     if _is_non_commercial(found.license):
         note(f"the licence of {name} is {found.license}: not for commercial use")

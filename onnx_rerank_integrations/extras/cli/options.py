@@ -36,10 +36,30 @@ Models = Annotated[
     list[str] | None,
     typer.Option("--model", "-m", help=f"{MODEL_HELP} Repeat to compare several.", show_default=_DEFAULT_MODEL),
 ]
-ModelArgument = Annotated[str, typer.Argument(help=MODEL_HELP)]
-OptionalModelArgument = Annotated[str | None, typer.Argument(help=MODEL_HELP, show_default=_DEFAULT_MODEL)]
+ModelArgument = Annotated[str | None, typer.Argument(help=f"{MODEL_HELP} Or name it by --model.", show_default=False)]
+ModelNamed = Annotated[
+    str | None, typer.Option("--model", "-m", help="The model, in place of the argument.", show_default=False)
+]
+OutArgument = Annotated[Path | None, typer.Argument(help="The folder to make.", show_default=False)]
 JsonFlag = Annotated[bool, typer.Option("--json", help="One JSON object per line.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a model of ours that is there.")]
+
+
+def the_model(argument: str | None, named: str | None) -> str | None:
+    """The model of a command that takes it as its argument and as --model."""
+    if argument is not None and named is not None:
+        raise typer.BadParameter(f"the model is given twice: {argument}, and --model {named}")
+    return named if argument is None else argument
+
+
+def model_and_folder(argument: str | None, out: Path | None, named: str | None) -> tuple[str, Path]:
+    """The model and the folder to make of it: with --model, the one argument is the folder."""
+    if named is not None and out is None:
+        argument, out = None, None if argument is None else Path(argument)
+    model = the_model(argument, named)
+    if model is None or out is None:
+        raise typer.BadParameter("a model and the folder to make of it are needed")
+    return model, out
 
 
 def encoder_of(model: str | None, options: ModelOptions) -> TextCrossEncoder:
@@ -90,7 +110,13 @@ def _flag(name: str) -> inspect.Parameter:
         kinds = set(get_args(kind)) - {NoneType}
         typed = list[str] if name == "providers" else _CONVERTED.get(frozenset(kinds), str)
         typed = typed | None
-    help_text = descriptions()[name].replace("``", "").replace(" (or None)", "").replace("None for", "by default")
+    help_text = (
+        descriptions()[name]
+        .replace("``", "")
+        .replace(" (or None)", "")
+        .replace(". None for", ". By default")
+        .replace("None for", "by default")
+    )
     if name == "providers":
         help_text += " Repeat for several."
     option = typer.Option(*flags, help=help_text, show_default=shown)

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from onnx_rerank_integrations.core.errors import InputValueError
-from onnx_rerank_integrations.extras.cli.options import ModelArgument, ModelOptions, Overwrite, model_options
-from onnx_rerank_integrations.extras.cli.output import write_table
+from onnx_rerank_integrations.extras.cli.options import (
+    JsonFlag,
+    ModelArgument,
+    ModelNamed,
+    ModelOptions,
+    OutArgument,
+    Overwrite,
+    model_and_folder,
+    model_options,
+)
+from onnx_rerank_integrations.extras.cli.output import write_json_lines, write_table
 from onnx_rerank_integrations.extras.quantize import Mode, Quantization, Sample
 from onnx_rerank_integrations.extras.quantize import quantize as run_quantize
 from onnx_rerank_integrations.extras.text_files import json_object, numbered_lines
@@ -20,8 +30,10 @@ QUANTIZABLE = ("label", "max_length", "model_file", "revision", "cache_dir", "lo
 
 @model_options(*QUANTIZABLE)
 def quantize(
-    model: ModelArgument,
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
+    model: ModelArgument = None,
+    out: OutArgument = None,
+    named: ModelNamed = None,
+    *,
     calibrate: Annotated[
         Path,
         typer.Option(
@@ -35,7 +47,7 @@ def quantize(
         typer.Option(help="static: scores don't depend on the batch; dynamic: they do, so pairs run one by one."),
     ] = "static",
     overwrite: Overwrite = False,
-    *,
+    as_json: JsonFlag = False,
     options: ModelOptions,
 ) -> None:
     """Make an int8 copy of a model, kept if it ranks alike.
@@ -44,14 +56,18 @@ def quantize(
     onnx-rerank quantize ./my-model my-int8 --calibrate questions.jsonl
     onnx-rerank rank "a query" documents.txt --model ./my-int8
     """
+    source, folder = model_and_folder(model, out, named)
     result = run_quantize(
-        model,
-        out,
+        source,
+        folder,
         read_samples(calibrate),
         mode=mode,
         **options,
         overwrite=overwrite,
     )
+    if as_json:
+        write_json_lines([{**asdict(result), "folder": str(result.folder)}])
+        return
     write_table([str(result.folder), "measured"], _rows(result), numbers=("measured",))
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from onnx_rerank_integrations.core.errors import InputValueError
 from onnx_rerank_integrations.extras.evaluate.collection import Corpus, Grades
 from onnx_rerank_integrations.extras.evaluate.first_stage import FirstStage
-from onnx_rerank_integrations.extras.text_files import decode, read_bytes
+from onnx_rerank_integrations.extras.text_files import csv_rows, decode, read_bytes
 
 COLUMNS = {
     "query": ("query", "question"),
@@ -27,20 +25,18 @@ def read_table(path: Path, top_k: int) -> tuple[dict[str, str], Grades, FirstSta
     search gave them. Equal texts are one document.
 
     Raises:
-        InputValueError: A column is missing, or a row is wrong; the message names the line.
+        InputValueError: It isn't UTF-8, a column is missing, or a row is wrong; the message names the line.
     """
-    lines, _ = decode(read_bytes(path), str(path))
-    delimiter = max(",;\t", key=(lines[0] if lines else "").count)
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter)
-    place_of = _places(path, next(rows, []))
+    lines, broken = decode(read_bytes(path), str(path))
+    if broken:
+        raise InputValueError(f"{path}:{broken[0]}: not UTF-8: save the table in that encoding")
+    rows = csv_rows(lines, str(path))
+    _, header = next(rows, ("", []))
+    place_of = _places(path, header)
     queries: dict[str, str] = {}
     documents: dict[str, str] = {}
     grades: Grades = {}
-    for row in rows:
-        if not any(cell.strip() for cell in row):
-            continue
-        place = f"{path}:{rows.line_num}"
+    for place, row in rows:
         if len(row) <= max(place_of.values()):
             raise InputValueError(f"{place}: {len(row)} columns, fewer than the header names")
         query, document, relevance = (row[place_of[name]] for name in COLUMNS)
