@@ -272,6 +272,7 @@ def with_head(place: Path, *nodes: onnx.NodeProto, shape: list[Any], toy: str = 
     model = onnx.load(place / "model.onnx")
     model.graph.initializer.append(numpy_helper.from_array(np.array(0.01, dtype=np.float32), "hundredth"))
     model.graph.initializer.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "second"))
+    model.graph.initializer.append(numpy_helper.from_array(np.array(1, dtype=np.float32), "unity"))
     model.graph.node.extend([helper.make_node("Mul", ["logits", "hundredth"], ["small"]), *nodes])
     del model.graph.output[:]
     model.graph.output.append(helper.make_tensor_value_info("result", TensorProto.FLOAT, shape))
@@ -291,6 +292,27 @@ HEADS: dict[str, tuple[list[onnx.NodeProto], list[Any], str]] = {
         ["batch", 1],
         "column",
     ),
+    "a sigmoid, spelled out": (
+        [
+            helper.make_node("Neg", ["small"], ["n"]),
+            helper.make_node("Exp", ["n"], ["e"]),
+            helper.make_node("Add", ["e", "unity"], ["sum"]),
+            helper.make_node("Div", ["unity", "sum"], ["result"]),
+        ],
+        ["batch", 1],
+        "column",
+    ),
+    "a sigmoid, as a reciprocal": (
+        [
+            helper.make_node("Neg", ["small"], ["n"]),
+            helper.make_node("Exp", ["n"], ["e"]),
+            helper.make_node("Add", ["unity", "e"], ["sum"]),
+            helper.make_node("Reciprocal", ["sum"], ["p"]),
+            helper.make_node("Flatten", ["p"], ["result"]),
+        ],
+        ["batch", 1],
+        "column",
+    ),
     "two axes of one": ([helper.make_node("Unsqueeze", ["small", "second"], ["result"])], ["batch", 1, 1], "column"),
     "no axis of one": ([helper.make_node("Squeeze", ["small", "second"], ["result"])], ["batch"], "column"),
 }
@@ -305,6 +327,27 @@ def test_a_heads_units_and_axes_give_back_logits(head: str, tmp_path: Path) -> N
     expected = [toy_score("q", text) / 100 for text in texts]
     np.testing.assert_allclose(encoder.rerank("q", texts), expected, rtol=1e-3)
     assert encoder.rerank("q", texts, activation="sigmoid") == pytest.approx([1 / (1 + np.exp(-x)) for x in expected])
+
+
+def test_a_hard_sigmoid_is_the_score_between_0_and_1(tmp_path: Path) -> None:
+    node = helper.make_node("HardSigmoid", ["small"], ["result"], alpha=0.01, beta=0.5)
+    encoder = TextCrossEncoder(with_head(tmp_path, node, shape=["batch", 1]))
+    texts = ["a", "b c", "y z"]
+
+    expected = [0.5 + 0.01 * toy_score("q", text) / 100 for text in texts]
+    assert encoder.rerank("q", texts, activation="sigmoid") == pytest.approx(expected)
+
+
+def test_a_cosine_that_ends_in_a_division_is_no_sigmoid(tmp_path: Path) -> None:
+    division = [
+        helper.make_node("Abs", ["small"], ["size"]),
+        helper.make_node("Add", ["size", "unity"], ["sum"]),
+        helper.make_node("Div", ["size", "sum"], ["result"]),
+    ]
+    encoder = TextCrossEncoder(with_head(tmp_path, *division, shape=["batch", 1]))
+
+    size = abs(toy_score("q", "b c")) / 100
+    assert encoder.rerank("q", ["b c"]) == pytest.approx([size / (size + 1)])
 
 
 @pytest.mark.parametrize("nodes", [["Softmax"], ["Exp", "ReduceSum", "Div"]])

@@ -87,27 +87,48 @@ HALF_TYPES = frozenset((FLOAT16, 16))
 def last_operator(graph: Path, output: str) -> str:
     """The operator that computes an output's values, such as ``Sigmoid``: the last that doesn't just move them around.
 
-    Empty where the output is no node's.
+    A sigmoid that is spelled out, one by a sum with an exponential in it, is one too. Empty where the output is no
+    node's.
 
     Raises:
         ValueError: The file isn't a sound ONNX protobuf.
     """
     with graph.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        nodes = [
+        nodes = _Nodes(data)
+        operator, sources = nodes.that_makes(output)
+        while operator in _MOVING and sources:
+            operator, sources = nodes.that_makes(sources[0])
+        if operator in ("Div", "Reciprocal"):
+            divisor, parts = nodes.that_makes(sources[-1])
+            if divisor == "Add" and "Exp" in (nodes.that_makes(part)[0] for part in parts):
+                return "Sigmoid"
+        return operator
+
+
+class _Nodes:
+    """A graph's nodes, found by what they make."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._spans = [
             node
             for number, span in _fields(data, 0, len(data))
             for part, node in (_fields(data, *span) if number == _GRAPH and isinstance(span, tuple) else ())
             if part == _NODE and isinstance(node, tuple)
         ]
-        for span in reversed(nodes):  # in order of computation
-            fields = [(field, data[slice(*value)]) for field, value in _fields(data, *span) if isinstance(value, tuple)]
-            if output.encode() in (value for field, value in fields if field == _NODE_OUTPUT):
+
+    def that_makes(self, output: str) -> tuple[str, list[str]]:
+        """The operator and the inputs of the node that makes an output; nothing where none does."""
+        for span in reversed(self._spans):  # they are in order of computation, and a head is at the end
+            fields = [
+                (field, self._data[slice(*value)])
+                for field, value in _fields(self._data, *span)
+                if isinstance(value, tuple)
+            ]
+            if (_NODE_OUTPUT, output.encode()) in fields:
                 operator = next((value.decode() for field, value in fields if field == _OPERATOR), "")
-                source = next((value.decode() for field, value in fields if field == _NODE_INPUT), "")
-                if operator not in _MOVING or not source:
-                    return operator
-                output = source
-    return ""
+                return operator, [value.decode() for field, value in fields if field == _NODE_INPUT]
+        return "", []
 
 
 def element_types(graph: Path) -> frozenset[int]:

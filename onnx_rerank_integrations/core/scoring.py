@@ -144,7 +144,7 @@ def _names_by_place(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def units_of(operator: str, trials: NDArray[np.floating[Any]]) -> Units:
-    """What a head's columns are.
+    """What a head's columns are; of a hard sigmoid too, a sigmoid gives back the values that the graph gives.
 
     Args:
         operator: What computes them in the graph.
@@ -154,7 +154,7 @@ def units_of(operator: str, trials: NDArray[np.floating[Any]]) -> Units:
     values = values[np.isfinite(values).all(axis=1)]
     if not len(values) or not np.all((values >= 0) & (values <= 1)):
         return "logits"
-    if operator == "Sigmoid" or (operator == "Softmax" and values.shape[1] == 1):
+    if operator in ("Sigmoid", "HardSigmoid") or (operator == "Softmax" and values.shape[1] == 1):
         return "sigmoid"
     sums_to_one = bool(np.all(np.abs(values.sum(axis=1) - 1) < 1e-3))
     return "softmax" if values.shape[1] > 1 and sums_to_one else "logits"
