@@ -429,7 +429,7 @@ def test_csv_is_called_so(tmp_path: Path, lexical: TextCrossEncoder) -> None:
     (tmp_path / "in.csv").write_text("query,text\na,b\n")
 
     with pytest.raises(InputValueError, match=r"in\.csv is CSV: write it as parquet or JSON lines first"):
-        rerank_file(tmp_path / "in.csv", tmp_path / "out.jsonl", lexical)
+        rerank_file(tmp_path / "in.csv", tmp_path / "out", lexical)
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,11 @@ def test_csv_is_called_so(tmp_path: Path, lexical: TextCrossEncoder) -> None:
         ('{"query": "a", "text": "b"}\nnonsense\n', r"in\.jsonl:2: not JSON"),
         ('{"query": "a", "text": 7}\n', "the column 'text' must hold text, found int64"),
         ('{"query": "a", "body": "b"}\n', "no column 'text'; found 'query', 'body'"),
-        ('{"query": "a", "text": "b", "n": 1}\n{"query": "a", "text": "b", "n": "x"}\n', "'n' can't be a column"),
+        (
+            '{"query": "a", "text": "b", "n": 1}\n\n{"query": "a", "text": "b", "n": "x"}\n',
+            "'n' can't be a column: int in line 1 and str in line 3",
+        ),
+        ('{"query": "a", "text": "b"}\n{"query": "a", "text": 7}\n', "'text' can't be a column: str in line 1 and int"),
         ("", "is empty"),
     ],
 )
@@ -467,9 +471,28 @@ def test_an_output_of_somebody_elses_is_left_alone(source: Path, tmp_path: Path,
 
     with pytest.raises(InputValueError, match="not from an earlier run"):
         rerank_file(source, theirs, lexical)
-    with pytest.raises(InputValueError, match="is the input"):
-        rerank_file(source, source, lexical)
+    for itself in (source, source.parent / "elsewhere" / ".." / source.name):
+        with pytest.raises(InputValueError, match="is the input"):
+            rerank_file(source, itself, lexical)
+    with pytest.raises(InputValueError, match="lies in the input"):
+        rerank_file(source.parent, source.parent / "out.parquet", lexical)
     assert pq.read_metadata(theirs).num_rows == 3
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.CSV", "out.jsonl.gz"])
+def test_a_name_of_another_kind_of_file_is_refused(
+    name: str, source: Path, tmp_path: Path, lexical: TextCrossEncoder
+) -> None:
+    with pytest.raises(InputValueError, match=r"rows come out as parquet. Name a file, .*\.parquet, or a folder"):
+        rerank_file(source, tmp_path / name, lexical)
+
+
+def test_a_field_of_mixed_values_can_be_left_out(tmp_path: Path, lexical: TextCrossEncoder) -> None:
+    (tmp_path / "in.jsonl").write_text('{"query": "a", "text": "b", "n": 1}\n{"query": "a", "text": "b", "n": "x"}\n')
+
+    rerank_file(tmp_path / "in.jsonl", tmp_path / "out.Parquet", lexical, keep_columns=["text"])
+
+    assert pq.read_table(tmp_path / "out.Parquet").column_names == ["text", "score", "rank"]
 
 
 def test_a_job_of_which_nothing_comes_out_still_has_its_columns(

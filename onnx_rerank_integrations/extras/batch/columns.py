@@ -31,6 +31,11 @@ class Columns:
     id: str | None
     kept: tuple[str, ...]
 
+    @property
+    def used(self) -> tuple[str, ...]:
+        """All that are read."""
+        return (self.query, self.text, self.group_by, *([self.id] if self.id else []), *self.kept)
+
 
 def choose_columns(
     schema: pa.Schema,

@@ -44,6 +44,13 @@ class Table(ABC):
     def _from(self, columns: Sequence[str], first_row: int) -> Iterator[pa.Table]:
         """The rows from `first_row` on, in tables of any length."""
 
+    def check(self, columns: Sequence[str]) -> None:  # noqa: B027 - most tables hold nothing else than columns
+        """Looks at what can't be told from the schema.
+
+        Raises:
+            InputValueError: The values of one of these can't be a column.
+        """
+
     def blocks(self, columns: Sequence[str], size: int, first_row: int = 0) -> Iterator[tuple[int, pa.Table]]:
         """(first row, table) of each `size` rows; the last table may be shorter.
 
@@ -137,36 +144,60 @@ class JsonLinesTable(Table):
     def __init__(self, path: Path) -> None:
         self.paths = (path,)
         self.rows = 0
+        self._mixed: dict[str, Exception] = {}
         schema = pa.schema([])
         for lines in chunks(numbered_lines(path), _SCANNED_ROWS):
             records = [json_object(line, f"{path}:{number}") for number, line in lines]
-            names = dict.fromkeys(name for record in records for name in record)
-            found = pa.schema([(name, self._column(records, name, lines[0][0], None).type) for name in names])
-            try:
-                schema = pa.unify_schemas([schema, found], promote_options="permissive")
-            except pa.ArrowTypeError as error:
-                raise InputValueError(f"{path}:{lines[0][0]}: a field has another type than before: {error}") from error
+            for name in dict.fromkeys(name for record in records for name in record):
+                try:
+                    found = pa.schema([(name, _column(records, name).type)])
+                    schema = pa.unify_schemas([schema, found], promote_options="permissive")
+                except _NO_COLUMN as error:
+                    self._mixed.setdefault(name, error)
+                    schema = pa.unify_schemas([schema, pa.schema([(name, pa.null())])])
             self.rows += len(lines)
         if not self.rows:
             raise InputValueError(f"{path} is empty")
         self.schema = schema
 
-    def _column(self, records: Sequence[Mapping[str, Any]], name: str, line: int, kind: pa.DataType | None) -> pa.Array:
-        values = [record.get(name) for record in records]
-        try:
-            try:
-                return pa.array(values, kind)
-            except UnicodeEncodeError:
-                return pa.array([clean(value) if isinstance(value, str) else value for value in values], kind)
-        except (pa.ArrowException, UnicodeEncodeError, OverflowError) as error:
-            raise InputValueError(f"{self.paths[0]}:{line}: the field {name!r} can't be a column: {error}") from error
+    def check(self, columns: Sequence[str]) -> None:
+        for name in columns:
+            if error := self._mixed.get(name):
+                kinds = self._kinds(name)
+                where = " and ".join(f"{kind} in line {line}" for kind, line in kinds.items())
+                raise InputValueError(
+                    f"{self.paths[0]}: the field {name!r} can't be a column: {where if len(kinds) > 1 else error}\n"
+                    "Write its values alike in every line, or name the columns to keep without it (keep_columns=, "
+                    "--keep-columns)."
+                ) from error
+
+    def _kinds(self, name: str) -> dict[str, int]:
+        """The types of a field's values, and the first line of each."""
+        kinds: dict[str, int] = {}
+        for number, line in numbered_lines(self.paths[0]):
+            value = json_object(line, f"{self.paths[0]}:{number}").get(name)
+            if value is not None:
+                kinds.setdefault(type(value).__name__, number)
+        return kinds
 
     def _from(self, columns: Sequence[str], first_row: int) -> Iterator[pa.Table]:
         path = self.paths[0]
         for lines in chunks(islice(numbered_lines(path), first_row, None), _SCANNED_ROWS):
             records = [json_object(line, f"{path}:{number}") for number, line in lines]
-            arrays = [self._column(records, name, lines[0][0], self.schema.field(name).type) for name in columns]
+            arrays = [_column(records, name, self.schema.field(name).type) for name in columns]
             yield pa.table(arrays, names=list(columns))
+
+
+_NO_COLUMN = (pa.ArrowException, UnicodeEncodeError, OverflowError)
+"""What pyarrow raises for values that can't be one column."""
+
+
+def _column(records: Sequence[Mapping[str, Any]], name: str, kind: pa.DataType | None = None) -> pa.Array:
+    values = [record.get(name) for record in records]
+    try:
+        return pa.array(values, kind)
+    except UnicodeEncodeError:
+        return pa.array([clean(value) if isinstance(value, str) else value for value in values], kind)
 
 
 class RunTable(Table):

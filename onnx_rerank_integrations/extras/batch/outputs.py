@@ -73,8 +73,29 @@ class Writer:
         os.replace(self._temporary, self._out)
 
 
+OTHER_FILES = frozenset((".arrow", ".csv", ".feather", ".gz", ".json", ".jsonl", ".ndjson", ".txt", ".tsv", ".zst"))
+"""Names that ask for a file of another kind: a folder of that name would be a surprise."""
+
+
 def is_file(out: Path) -> bool:
-    return out.suffix == ".parquet"
+    return out.suffix.lower() == ".parquet"
+
+
+def check_place(out: Path, source: Path) -> None:
+    """Checks that rows of `source` can be written to `out`.
+
+    Raises:
+        InputValueError: It is the input or lies in it, or its name asks for another kind of file.
+    """
+    if out.resolve() == source.resolve():
+        raise InputValueError(f"{out} is the input: name another output")
+    if is_file(out) and out.resolve().parent == source.resolve():
+        raise InputValueError(f"{out} lies in the input, {source}, and would be read with it: name another place")
+    if out.suffix.lower() in OTHER_FILES:
+        raise InputValueError(
+            f"{out} can't be written: rows come out as parquet. Name a file, {out.with_suffix('.parquet')}, or a "
+            "folder of parts"
+        )
 
 
 def read_provenance(out: Path) -> tuple[dict[str, Any], int]:

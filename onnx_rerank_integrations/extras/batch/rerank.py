@@ -25,7 +25,7 @@ from onnx_rerank_integrations.core.options import Engine, Options, Reading, chan
 from onnx_rerank_integrations.core.scoring import Activation, Floats
 from onnx_rerank_integrations.extras.batch.columns import RANK, SCORE, Columns, choose_columns, output_names
 from onnx_rerank_integrations.extras.batch.inputs import Table, open_table
-from onnx_rerank_integrations.extras.batch.outputs import Writer, read_provenance
+from onnx_rerank_integrations.extras.batch.outputs import Writer, check_place, read_provenance
 from onnx_rerank_integrations.extras.batch.ranks import RanksOnDisk
 from onnx_rerank_integrations.extras.batch.scoring import (
     FAILED,
@@ -134,8 +134,8 @@ def rerank_file(
         show_progress: Show a tqdm bar on stderr.
 
     Raises:
-        InputValueError: A file can't be read or lacks a column, `out` is there from another job, or an option is out of
-            range.
+        InputValueError: A file can't be read or lacks a column, `out` is there from another job, is the input, lies in
+            it or is named as another kind of file, or an option is out of range.
         ScoreError: The model gave NaN or infinity. What was scored before stays.
         MissingExtraError: pyarrow isn't installed.
     """
@@ -145,12 +145,12 @@ def rerank_file(
     check_score_threshold(score_threshold)
     check_choice("on_error", on_error, OnError)
     source, out = Path(source), Path(out)
-    if source.absolute() == out.absolute():
-        raise InputValueError(f"{out} is the input: name another output")
+    check_place(out, source)
     table = open_table(source, None if first_stage is None else Path(first_stage))
     columns = choose_columns(
         table.schema, query=query_column, text=text_column, group_by=group_by, id=id_column, keep=keep_columns
     )
+    table.check(columns.used)
     encoder = _open(model)
     job = _Job(
         table=table,
