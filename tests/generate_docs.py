@@ -119,7 +119,7 @@ def _options_table(rows: list[tuple[str, Any, Any, str, Any]]) -> str:
                 f"`{_type_text(kind)}`",
                 _default_text(default),
                 text.replace("``", "`"),
-                f"`{name}={example!r}`",
+                f"`{name}={example!r}`" if example else "",
             ]
             for name, kind, default, text, example in rows
         ],
@@ -163,20 +163,54 @@ def command_line() -> str:
 
 
 def llms() -> str:
-    """The pages by their titles, for language models (llmstxt.org)."""
-    lines = [
-        "# onnx-rerank-integrations",
-        "",
-        "> Rescores retrieved documents in LangChain and LlamaIndex with ONNX cross-encoders, fast on a CPU, no torch.",
-        "",
-        "## Documentation",
-        "",
-    ]
+    """The pages by their titles, with what they are about, for language models (llmstxt.org)."""
+    pages, moving = [], []
     for path in sorted((ROOT / "docs").rglob("*.md")):
         page = path.relative_to(ROOT / "docs").with_suffix("").as_posix()
-        if not page.startswith("listing/"):
-            lines.append(f"- [{path.read_text(encoding='utf-8').splitlines()[0].lstrip('# ')}]({SITE}{page}/)")
-    return "\n".join(lines) + "\n"
+        title = path.read_text(encoding="utf-8").splitlines()[0]
+        entry = f"- [{title.lstrip('# ')}]({SITE}{'' if page == 'index' else f'{page}/'})"
+        if page.startswith("peers/"):
+            moving.append(entry)
+        elif not page.startswith("listing/"):
+            pages.append(f"{entry}: {NOTES[page]}")
+    return "\n".join([LLMS, "## Documentation\n", *pages, "\n## Moving from another library\n", *moving]) + "\n"
+
+
+LLMS = """# onnx-rerank-integrations
+
+> Rescores retrieved documents in LangChain, LlamaIndex and Haystack with ONNX cross-encoders, fast on a CPU, no torch.
+
+`OnnxRerank` in `onnx_rerank_integrations.langchain`, `.llama_index` and `.haystack` is a drop-in reranker with the same
+options (`model`, `top_n`, `score_threshold`, ...); `TextCrossEncoder` in `onnx_rerank_integrations` is the core, under
+FastEmbed's names. `model="embedded"` is inside the package and works offline; any hub id with ONNX files works, too.
+"""
+
+
+NOTES = {
+    "api": "signatures and docstrings of the core, the doors and the errors",
+    "architecture": "what lies where, the road of one call, where to add what",
+    "choosing-a-model": "a first pick, measuring on your own data, which ONNX file, folders of your own",
+    "command-line": "rank, evaluate, serve, batch, bench, quantize and export, with every flag",
+    "devices": "GPUs and other execution providers, precision, int8 on different CPUs",
+    "faq": "scores, models, offline use, memory, threads, which text is scored",
+    "fastest": "int8, bf16, cascades and small models side by side, with what each costs in quality",
+    "haystack": "the ranker component",
+    "index": "where to begin, by what you want to do",
+    "langchain": "retriever, step of a chain or graph, agent's tool, threshold, async",
+    "llama-index": "node postprocessor: engines, events, async",
+    "long-documents": "truncation, windows, memory",
+    "migrating": "code before and after, and each peer's signature",
+    "models": "models known by name, with size, languages, length and licence",
+    "options": "every option with type, default, unit and example",
+    "public-api": "what SemVer covers, an encoder of your own",
+    "reliability": "what is promised under load, faults and forks, with limits and numbers",
+    "scale": "files of any size, Ray, Spark, costs",
+    "scores-and-thresholds": "logits and sigmoids, choosing `score_threshold`, labels, ties",
+    "serving": "an HTTP server for clients of Cohere, Jina and TEI",
+    "speed": "what makes it fast, threads, int8, cascades, caches",
+    "testing": 'testing an app with `model="lexical"`',
+}
+"""What each page is about."""
 
 
 SITE = "https://onnx-rerank-integrations.github.io/onnx-rerank-integrations/"

@@ -16,7 +16,7 @@ THIN_PACKAGES = sorted((ROOT / "packages").iterdir())
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(path / "README.md" for path in THIN_PACKAGES)])
 REPOSITORY = r"https://(?:github|raw\.githubusercontent)\.com/(?:onnx-rerank-integrations/){2}(?:blob/)?main/"
 PACKAGES = ("langchain_core", "llama_index.core")
-FURTHER_PACKAGES = {"docs/listing/haystack.md": "haystack", "docs/scale.md": "pyarrow"}
+FURTHER_PACKAGES = {"docs/haystack.md": "haystack", "docs/listing/haystack.md": "haystack", "docs/scale.md": "pyarrow"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
