@@ -165,7 +165,7 @@ def test_a_pattern_that_matches_no_file_is_said(toy: str, tmp_path: Path) -> Non
     result = invoke("rank", "q", tmp_path / "*.md", "-m", toy)
 
     assert result.exit_code == 1
-    assert result.stderr == f"Error: There is no file that matches {tmp_path}/*.md\n"
+    assert result.stderr == f"Error: There is no file that matches {tmp_path / '*.md'}\n"
 
 
 def test_without_its_extra_the_command_says_what_to_install() -> None:
@@ -240,9 +240,9 @@ def test_jsonl_records_keep_their_fields(toy: str, tmp_path: Path) -> None:
     result = invoke("rank", "q", tmp_path / "records.jsonl", "-m", toy, "--json", "--activation", "identity")
 
     assert json_lines(result.stdout) == [
-        {"rank": 1, "score": toy_score("q", "z"), "text": "z", "source": f"{tmp_path}/records.jsonl:2", "index": 1}
+        {"rank": 1, "score": toy_score("q", "z"), "text": "z", "source": f"{tmp_path / 'records.jsonl'}:2", "index": 1}
         | {"id": 8},
-        {"rank": 2, "score": toy_score("q", "b"), "text": "b", "source": f"{tmp_path}/records.jsonl:1", "index": 0}
+        {"rank": 2, "score": toy_score("q", "b"), "text": "b", "source": f"{tmp_path / 'records.jsonl'}:1", "index": 0}
         | {"id": 7, "tags": ["x"], "original_score": 12.5},
     ]
 

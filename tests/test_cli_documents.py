@@ -94,7 +94,7 @@ def test_a_csv_record_keeps_its_columns_and_a_missing_one_is_named(tmp_path: Pat
 
     [document] = read_documents([str(tmp_path / "a.csv")], "auto", ["body"])
 
-    assert document == Document("soup", f"{tmp_path}/a.csv:2", {"id": "7", "body": "soup"})
+    assert document == Document("soup", f"{tmp_path / 'a.csv'}:2", {"id": "7", "body": "soup"})
     with pytest.raises(InputValueError, match=r"no field 'text', found 'id', 'body'"):
         read_documents([str(tmp_path / "a.csv")], "auto", ["text"])
 
