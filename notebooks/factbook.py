@@ -13,11 +13,14 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 DATA = Path("data/factbook")
+SENTENCES = re.compile(r"(?<=[a-z\d)]{2}[.!?])\s+(?=[A-Z])|;\s+|\s+(?=note \d)")
+"""Between sentences and notes."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,30 @@ def read_relevant(folder: Path = DATA) -> dict[str, set[str]]:
         question, passage, _ = line.split("\t")
         relevant.setdefault(question, set()).add(passage)
     return relevant
+
+
+def first_sentence(text: str) -> str:
+    """Its country, and the first sentence of its passage behind the name of the field."""
+    title, _, passage = text.partition(". ")
+    return f"{title.partition(':')[0]}: {SENTENCES.split(passage)[0]}"
+
+
+def best_sentences(encoder, question: str, text: str) -> str:
+    """Its country, and the two sentences or notes of its passage that answer the question best, by the encoder."""
+    country, _, passage = text.partition(":")
+    sentences = SENTENCES.split(passage.strip())
+    best = sorted(one.index for one in encoder.rank(question, sentences, top_n=2))
+    return f"{country}: {' … '.join(sentences[place] for place in best)}"
+
+
+@cache
+def best_words(encoder, question: str, text: str) -> str:
+    """Its country, and the four words of its passage that answer best, with the one before them: for a label."""
+    country, _, passage = text.partition(":")
+    words = passage.split()
+    parts = [" ".join(words[start : start + 4]) for start in range(len(words))]
+    best = encoder.rank(question, parts, top_n=1)[0].index
+    return f"{country}: …{' '.join(words[max(best - 1, 0) : best + 4])}"
 
 
 class LsaVectors:

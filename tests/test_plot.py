@@ -61,7 +61,7 @@ def test_a_ranking_of_ours_is_matched_by_index_and_shows_its_scores() -> None:
     figure = plot_ranking_change(["same", "same"], ranked)
 
     assert [list(line.get_ydata()) for line in lines(figure)] == [[1, 2], [2, 1]]
-    assert {"1   0.75   same", "2   0.5   same", "after: place, score"} <= set(texts(figure))
+    assert {"1   0.75   same", "2   0.50   same", "after: place, score"} <= set(texts(figure))
 
 
 def test_equal_texts_without_an_index_are_matched_in_order() -> None:
@@ -139,7 +139,7 @@ def test_documents_of_both_frameworks_are_read() -> None:
     before = [documents.Document("a"), documents.Document("b")]
     after = [documents.Document("b", metadata={"relevance_score": 0.5}), documents.Document("a")]
 
-    assert {"1   0.5   b", "2   a"} <= set(texts(plot_ranking_change(before, after)))
+    assert {"1   0.50   b", "2   \u2007\u2007\u2007\u2007   a"} <= set(texts(plot_ranking_change(before, after)))
 
     schema = pytest.importorskip("llama_index.core.schema")
     nodes = [schema.NodeWithScore(node=schema.TextNode(text=text), score=0.25) for text in "ab"]

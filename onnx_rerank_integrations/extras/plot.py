@@ -85,10 +85,12 @@ def plot_ranking_change(
     right = _rows([_place_after(move, moves) for move in shown], top_n)
     marked = None if relevant is None else {place + 1 for place in relevant}
 
+    places = _column(f"{move.after}" if move.after else "cut" for move in shown)
+    scores = _column("" if move.score is None else f"{move.score:.2f}" for move in shown)
     rows = max([*left.values(), *right.values()], default=1)
     figure = Picture(figsize=(11, 1.3 + 0.3 * rows), layout="constrained", dpi=120)
     axes = figure.add_subplot()
-    for move in shown:
+    for move, new, score in zip(shown, places, scores, strict=True):
         is_marked = marked is not None and move.before in marked
         heights = (left[move.before], right[_place_after(move, moves)])
         weight = "bold" if is_marked else "normal"
@@ -103,10 +105,9 @@ def plot_ranking_change(
             markersize=13 if is_marked else 5,
         )
         label = shortened(move.label)
-        new = f"{move.after}" if move.after else "cut"
-        score = "" if move.score is None else f"{move.score:.3g}   "
         axes.text(-_MARGIN, heights[0], f"{label}   {move.before}", ha="right", va="center", weight=weight, **_TEXT)
-        axes.text(1 + _MARGIN, heights[1], f"{new}   {score}{label}", ha="left", va="center", weight=weight, **_TEXT)
+        behind = "   ".join(filter(None, (new, score, label)))
+        axes.text(1 + _MARGIN, heights[1], behind, ha="left", va="center", weight=weight, **_TEXT)
     axes.text(-_MARGIN, 0, "before: place", ha="right", va="center", color=GREY, **_TEXT)
     scored = any(move.score is not None for move in shown)
     axes.text(
@@ -161,7 +162,8 @@ def plot_scores(
         axes.set_ylabel("documents" if flags is None else "share of its kind")
         axes.spines[["top", "right"]].set_visible(False)
         if flags is not None or threshold is not None:
-            axes.legend(frameon=False, fontsize=9, loc="best")
+            axes.set_ylim(top=axes.get_ylim()[1] * 1.35)  # room for the legend above the bars
+            axes.legend(frameon=False, fontsize=9, loc="upper right")
     panels[-1].set_xlabel(xlabel)
     if title:
         figure.suptitle(_wrapped(title, 75), parse_math=False, fontsize=12)
@@ -221,6 +223,13 @@ def _score_of(document: Any) -> float | None:
     if score is None and isinstance(metadata := getattr(document, "metadata", None), Mapping):
         score = metadata.get("relevance_score")
     return score if isinstance(score, float | int) else None
+
+
+def _column(texts: Iterable[str]) -> list[str]:
+    """Numbers of one width, by spaces as wide as a digit."""
+    texts = [text.replace("-", "\N{MINUS SIGN}") for text in texts]
+    width = max(map(len, texts), default=0)
+    return [text.rjust(width, "\N{FIGURE SPACE}") for text in texts]
 
 
 def _place_after(move: _Move, moves: Sequence[_Move]) -> int:
