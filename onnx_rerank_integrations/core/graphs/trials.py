@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -127,6 +128,8 @@ def open_session(
     optimized: bool = True,
     extra_outputs: Sequence[str] = (),
     threads: int = 0,
+    settings: Mapping[str, str] = MappingProxyType({}),
+    write_to: Path | None = None,
 ) -> Any:
     """A CPU session over a graph in memory or a file.
 
@@ -136,6 +139,8 @@ def open_session(
         optimized: Whether onnxruntime may fuse operators.
         extra_outputs: Tensors that become outputs too; for a graph in memory.
         threads: 0 is onnxruntime's own choice.
+        settings: onnxruntime's configuration of a session.
+        write_to: Where onnxruntime writes the graph as it runs it.
 
     Raises:
         NotApplicable: onnxruntime can't load it, or it is too large for one message.
@@ -145,6 +150,10 @@ def open_session(
     options.intra_op_num_threads = threads
     options.log_severity_level = 4  # what goes wrong is raised
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    for key, value in settings.items():
+        options.add_session_config_entry(key, value)
+    if write_to is not None:
+        options.optimized_model_filepath = str(write_to)
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if data_folder is not None:
