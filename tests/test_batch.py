@@ -15,7 +15,6 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -301,25 +300,34 @@ def test_the_command_goes_on_after_kill_minus_9(tmp_path: Path, lexical: TextCro
     )
     command = [sys.executable, "-m", "onnx_rerank_integrations", "batch", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    job = subprocess.Popen(command, cwd=tmp_path, env=environment)
-    logits = tmp_path / "out.unfinished" / "logits"
-    while len(list(logits.glob("*.npy"))) < 5 and job.poll() is None:
-        time.sleep(0.01)
-    job.kill()
-    job.wait()
+    killed = [sys.executable, "-m", "tests.stopped_batch", "SIGKILL", "5", *arguments]
+    assert subprocess.run(killed, cwd=tmp_path, env=environment).returncode == -signal.SIGKILL
     assert not out.exists()
 
     again = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
     done = subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True)
 
     first, second = json.loads(again.stdout), json.loads(done.stdout)
-    assert 5000 <= first["resumed"] < 40_000
+    assert first["resumed"] == 5000
     assert first["rows"] == first["scored"] == first["written"] == 40_000
     assert second["resumed"] == 40_000
     table = pq.read_table(out)
     assert table.column("doc_id").equals(pq.read_table(tmp_path / "in.parquet").column("doc_id"))
     expected = sigmoid(np.array(by_one_call(table, lexical)))
     np.testing.assert_allclose(table.column("score").to_pylist(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("sent", "code", "word"), [("SIGINT", 130, "Interrupted"), ("SIGTERM", 143, "Terminated")])
+def test_a_signal_is_told_with_the_way_on(sent: str, code: int, word: str, source: Path, tmp_path: Path) -> None:
+    arguments = [source, tmp_path / "out", "--model", "lexical", "--checkpoint-rows", "500"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.stopped_batch", sent, "3", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr == f"{word}. The same command goes on where it stopped.\n"
+    assert rerank_file(source, tmp_path / "out", "lexical", checkpoint_rows=500, activation="sigmoid").resumed == 1500
+    assert sorted(os.listdir(tmp_path)) == ["in.parquet", "out"]
 
 
 def test_a_finished_job_does_nothing_and_another_one_is_refused(

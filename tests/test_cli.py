@@ -131,7 +131,10 @@ def test_a_closed_pipe_ends_the_command_without_a_traceback(toy: str, tmp_path: 
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
-def test_control_c_ends_the_command_quietly(toy: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sent", "code", "said"), [("SIGINT", 130, b"Interrupted.\n"), ("SIGTERM", 143, b"Terminated.\n")]
+)
+def test_a_signal_ends_the_command_with_a_line(sent: str, code: int, said: bytes, toy: str, tmp_path: Path) -> None:
     fifo = tmp_path / "never-ending"
     os.mkfifo(fifo)
     command = [sys.executable, "-m", "onnx_rerank_integrations", "rank", "q", str(fifo), "-m", toy]
@@ -144,12 +147,12 @@ def test_control_c_ends_the_command_quietly(toy: str, tmp_path: Path) -> None:
     )
 
     with fifo.open("wb"):  # opens once the command does, which then waits to read until this end is closed
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[sent])
         with contextlib.suppress(subprocess.TimeoutExpired):  # where the signal came just before the read began
             process.wait(timeout=5)
     output, errors = process.communicate()
 
-    assert (process.returncode, output, errors) == (130, b"", b"")
+    assert (process.returncode, output, errors) == (code, b"", said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no stream is closed before a process starts here")

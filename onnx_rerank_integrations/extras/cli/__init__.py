@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from onnx_rerank_integrations.core.errors import MissingExtraError
-from onnx_rerank_integrations.extras.cli.exit_codes import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
+from onnx_rerank_integrations.extras.cli.exit_codes import OUR_ERROR, PIPE_CLOSED, stopped, terminable
 from onnx_rerank_integrations.extras.needs_extra import needs_extra
 
 
@@ -31,9 +31,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        return _run(arguments)
-    except KeyboardInterrupt:
-        return INTERRUPTED
+        with terminable():
+            return _run(arguments)
+    except KeyboardInterrupt as stop:
+        return stopped(stop)
 
 
 def _run(arguments: Sequence[str] | None) -> int:

@@ -17,7 +17,7 @@ from onnx_rerank_integrations.extras.cli.batch import batch
 from onnx_rerank_integrations.extras.cli.bench import bench
 from onnx_rerank_integrations.extras.cli.cache import cache
 from onnx_rerank_integrations.extras.cli.evaluate import evaluate
-from onnx_rerank_integrations.extras.cli.exit_codes import INTERRUPTED, OUR_ERROR, PIPE_CLOSED
+from onnx_rerank_integrations.extras.cli.exit_codes import OUR_ERROR, PIPE_CLOSED, stopped
 from onnx_rerank_integrations.extras.cli.export import check, export
 from onnx_rerank_integrations.extras.cli.models import download, models
 from onnx_rerank_integrations.extras.cli.quantize import quantize
@@ -50,8 +50,8 @@ class Commands(TyperGroup):
         except RerankError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(OUR_ERROR) from error
-        except KeyboardInterrupt as error:
-            raise typer.Exit(INTERRUPTED) from error
+        except KeyboardInterrupt as stop:
+            raise typer.Exit(stopped(stop)) from stop
         except BrokenPipeError as error:
             raise typer.Exit(PIPE_CLOSED) from error
         except OSError as error:

@@ -89,25 +89,29 @@ def batch(
     """
     from onnx_rerank_integrations.extras.batch import rerank_file
 
-    report = rerank_file(
-        source,
-        out,
-        encoder_of(model, options),
-        query_column=query,
-        text_column=text,
-        group_by=group_by,
-        id_column=id,
-        top_n=top_n,
-        score_threshold=threshold if activation == "sigmoid" else _logit(threshold),
-        activation=activation,
-        keep_columns=keep_columns or None,
-        first_stage=first_stage,
-        on_error=on_error,
-        checkpoint_rows=checkpoint_rows,
-        scorer=_scorer(engine, address, workers, threads_per_worker),
-        overwrite=overwrite,
-        show_progress=sys.stderr.isatty(),
-    )
+    try:
+        report = rerank_file(
+            source,
+            out,
+            encoder_of(model, options),
+            query_column=query,
+            text_column=text,
+            group_by=group_by,
+            id_column=id,
+            top_n=top_n,
+            score_threshold=threshold if activation == "sigmoid" else _logit(threshold),
+            activation=activation,
+            keep_columns=keep_columns or None,
+            first_stage=first_stage,
+            on_error=on_error,
+            checkpoint_rows=checkpoint_rows,
+            scorer=_scorer(engine, address, workers, threads_per_worker),
+            overwrite=overwrite,
+            show_progress=sys.stderr.isatty(),
+        )
+    except KeyboardInterrupt as stop:
+        stop.add_note("The same command goes on where it stopped.")
+        raise
     _write_report(report, as_json)
 
 
