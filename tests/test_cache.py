@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -371,6 +370,23 @@ def test_a_relative_name_stays_the_same_file_when_the_process_goes_elsewhere(
         assert connection.execute("SELECT COUNT(*) FROM scores").fetchone() == (len(set(DOCUMENTS)),)
 
 
+def test_others_read_while_one_writes_and_what_lies_beside_is_ours(tmp_path: Path) -> None:
+    (tmp_path / "link.sqlite").symlink_to(tmp_path / "scores.sqlite")
+    DiskCache(tmp_path / "scores.sqlite")
+    cache = DiskCache(tmp_path / "link.sqlite")
+    cache.put({b"a": 1.0})
+
+    with closing(sqlite3.connect(tmp_path / "scores.sqlite", isolation_level=None)) as connection:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("DELETE FROM scores")
+        assert (tmp_path / "scores.sqlite-wal").exists()
+        assert cache.get([b"a"]) == {b"a": 1.0}
+        connection.execute("ROLLBACK")
+    with cache._connect() as connection:
+        settings = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
+    assert settings == ["wal", 1], "a power cut may cost the latest scores, and no others"
+
+
 def test_the_file_is_for_this_user_alone(folder: Path, tmp_path: Path) -> None:
     where = tmp_path / "new" / "scores.sqlite"
     TextCrossEncoder(folder, score_cache=where).rerank("q", DOCUMENTS)
@@ -439,6 +455,20 @@ def test_a_remembering_encoder_is_otherwise_its_encoder() -> None:
     ]
 
 
+@pytest.mark.parametrize("change", [lambda logits: logits[:-1], lambda logits: np.append(logits, 7.0)])
+def test_an_encoder_that_gives_another_number_of_logits_is_an_error_and_nothing_is_remembered(change: Any) -> None:
+    class Wrong(Counted):
+        def logits(self, pairs: Sequence[Pair], **how: Any) -> Floats:
+            found: Floats = change(super().logits(pairs, **how))
+            return found
+
+    store = MemoryCache(10)
+
+    with pytest.raises(ValueError, match="argument 2 is"):
+        ScoreCache(Wrong(), store, b"key").logits([("q", "aa"), ("q", "b")])
+    assert store.get(pair_keys(b"key", [("q", "aa"), ("q", "b")])) == {}
+
+
 def test_keys_are_the_model_the_query_and_the_document() -> None:
     digest = hashlib.blake2b(b"model", digest_size=16)
     for text in (b"q", "\u00e9".encode()):
@@ -475,17 +505,18 @@ def test_a_score_is_kept_with_a_checksum_of_it_and_its_key() -> None:
 def test_a_file_that_failed_is_left_alone_for_a_minute_and_then_asked_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    now = 0.5  # a machine that has just started
+    monkeypatch.setattr(score_cache.time, "monotonic", lambda: now)
     cache = DiskCache(tmp_path / "cache" / "scores.sqlite")
     cache.put({b"a": 1.0})
-    now = time.monotonic()
-    monkeypatch.setattr(score_cache.time, "monotonic", lambda: now)
+    assert cache.get([b"a"]) == {b"a": 1.0}
     cache._path.chmod(0o666)
     assert cache.get([b"a"]) == {}
 
     cache._path.chmod(0o600)
-    now += 59.9
+    now = 60.4
     assert cache.get([b"a"]) == {}
-    now += 0.1
+    now = 60.5
     assert cache.get([b"a"]) == {b"a": 1.0}
 
 

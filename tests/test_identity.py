@@ -66,6 +66,19 @@ def test_a_file_is_hashed_once_for_all_processes(tmp_path: Path, hashed: list[st
     assert hashed == ["file"]
 
 
+def test_a_process_remembers_by_itself_whatever_becomes_of_the_cache(
+    tmp_path: Path, cache: Path, hashed: list[str]
+) -> None:
+    (tmp_path / "file").write_bytes(b"bees")
+    identity.sha256(tmp_path / "file")
+    (memo,) = (cache / "digests").iterdir()
+    assert memo.stat().st_mode & 0o777 == 0o600
+    shutil.rmtree(cache)
+
+    assert identity.sha256(tmp_path / "file") == hashlib.sha256(b"bees").hexdigest()
+    assert hashed == ["file"]
+
+
 @pytest.mark.parametrize("way", ["written", "replaced", "written with the old time put back"])
 def test_a_file_that_changes_is_hashed_again_even_at_once(tmp_path: Path, way: str) -> None:
     file = tmp_path / "file"
@@ -80,12 +93,50 @@ def test_a_file_that_changes_is_hashed_again_even_at_once(tmp_path: Path, way: s
         assert identity.sha256(file) == hashlib.sha256(content).hexdigest(), "no two changes share a stamp"
 
 
+@pytest.mark.parametrize(("age", "waits"), [(-5.0, False), (0.0, True), (2**-6, True), (2**-5, False), (5.0, False)])
+def test_only_a_file_that_changed_this_very_tick_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, age: float, waits: bool
+) -> None:
+    changed, now = 2**30, 2**30 + age
+    slept: list[float] = []
+
+    def time() -> float:
+        nonlocal now
+        now += 2**-10
+        return now - 2**-10
+
+    monkeypatch.setattr(identity, "TICK", 2**-5)
+    monkeypatch.setattr(identity, "stamp", lambda path: (4, changed * 10**9, changed * 10**9, 7))
+    monkeypatch.setattr(identity.time, "time", time)
+    monkeypatch.setattr(identity.time, "sleep", slept.append)
+
+    assert identity._settled(tmp_path) == (4, changed * 10**9, changed * 10**9, 7)
+    assert bool(slept) is waits
+    assert all(0 < seconds < identity.TICK for seconds in slept)
+
+
 def test_git_names_small_files_by_another_hash(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"bees\n")
 
     found = identity.hash_like("0" * 40, tmp_path / "file")
 
     assert found == hashlib.sha1(b"blob 5\0bees\n").hexdigest()
+
+
+def test_gits_hash_is_taken_where_sha1_is_forbidden_for_security(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha1 = hashlib.sha1
+
+    def strict(data: bytes = b"", *, usedforsecurity: bool = True) -> object:
+        if usedforsecurity:
+            raise ValueError("disabled for FIPS")
+        return sha1(data)
+
+    (tmp_path / "file").write_bytes(b"bees\n")
+    monkeypatch.setattr(identity.hashlib, "sha1", strict)
+
+    assert identity.hash_file(tmp_path / "file", "git") == sha1(b"blob 5\0bees\n").hexdigest()
 
 
 @needs_owners
