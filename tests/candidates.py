@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import signal
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,17 +63,6 @@ def best_by_one_call(table: pa.Table, encoder: TextCrossEncoder, top_n: int) -> 
         for group, rows in groups.items()
         for rank, (score, document) in enumerate(sorted(rows)[:top_n], start=1)
     }
-
-
-def kill_a_worker(title: str, *, within: float = 60.0) -> int:
-    """Kills one descendant of this process whose command line holds `title`, as soon as there is one; gives its id."""
-    end = time.monotonic() + within
-    while time.monotonic() < end:
-        for process in processes_named(title):
-            os.kill(process, signal.SIGKILL)
-            return process
-        time.sleep(0.02)
-    raise TimeoutError(f"no process {title!r} within {within} s")
 
 
 def processes_named(title: str) -> list[int]:

@@ -45,11 +45,11 @@ def running(encoders: Mapping[str, TextCrossEncoder], *, wait: bool = True, **se
         yield server
     finally:
         server.should_exit = server.force_exit = True
-        thread.join(30)
+        thread.join(120)
         assert not thread.is_alive()
 
 
-def until(condition: Any, seconds: float = 30.0) -> None:
+def until(condition: Any, seconds: float = 120.0) -> None:
     """Waits until a function is true."""
     end = time.monotonic() + seconds
     while not condition():
@@ -62,7 +62,7 @@ def ask(
 ) -> Answer:
     """One request; a body that is no bytes is sent as JSON."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=60)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=120)
     try:
         if body is not None and not isinstance(body, bytes):
             body = json.dumps(body).encode()

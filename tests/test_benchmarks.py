@@ -451,8 +451,6 @@ class TestQualitySpeed:
         assert rows[""][2] == "nDCG@10, bees"
         assert rows["again"][3] == "+0.000"
         assert rows["again"][2] == rows["fp32"][2] == f"{evaluation.models[0].mean():.3f}"
-        assert float(rows["again"][0].replace(",", "")) == pytest.approx(
-            timed["again"].documents / timed["again"].seconds, rel=0.01
-        )
+        assert rows["again"][0] == f"{timed['again'].documents / timed['again'].seconds:,.1f}"
         assert timed["again"].documents == timed[quality_speed.FP32].documents > 0
         assert rows["bf16"][0] == "no such CPU"

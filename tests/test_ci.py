@@ -28,7 +28,7 @@ def run(folder: Path, **bodies: str) -> "subprocess.CompletedProcess[str]":
     script = folder / ".ci" / "run"
     script.parent.mkdir()
     script.write_text(f"{functions}make() {{ :; }}\n{stand_ins}case ${{1:-}} in{ending}")
-    return subprocess.run(["bash", script], capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(["bash", script], capture_output=True, text=True, timeout=250, check=False)
 
 
 def test_all_green_is_green_and_prints_every_step(tmp_path: Path) -> None:

@@ -557,7 +557,7 @@ def test_a_forked_child_uses_and_drops_the_encoder_and_ends(toy_folder: Path) ->
     }
 
     done = subprocess.run(
-        [sys.executable, "-c", FORK, str(toy_folder)], env=environment, timeout=60, capture_output=True, text=True
+        [sys.executable, "-c", FORK, str(toy_folder)], env=environment, timeout=250, capture_output=True, text=True
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

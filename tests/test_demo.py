@@ -14,7 +14,7 @@ DEMO = Path(__file__).parent.parent / "demo.py"
 
 @pytest.mark.showcase
 def test_the_answer_is_on_top_by_meaning_and_shares_no_word_with_the_question() -> None:
-    done = subprocess.run([sys.executable, str(DEMO)], capture_output=True, text=True, check=True, timeout=250)
+    done = subprocess.run([sys.executable, str(DEMO)], capture_output=True, text=True, check=True, timeout=800)
 
     by_meaning, by_words = done.stdout.split("By words alone")
     question, first = by_meaning.split("\n", 1)[0], re.search(r"1\. (.*?)  2\. ", by_meaning, re.DOTALL)

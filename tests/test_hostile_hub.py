@@ -57,11 +57,10 @@ def serve(talk: Callable[[socket.socket], None], monkeypatch: pytest.MonkeyPatch
     point_client_at(Addressed(f"http://127.0.0.1:{server.getsockname()[1]}"), home, monkeypatch)  # type: ignore[arg-type]
 
 
-def failure() -> tuple[str, float]:
-    started = time.monotonic()
+def failure() -> str:
     with pytest.raises(ModelNotFoundError) as caught:
         files.locate("org/name")
-    return str(caught.value), time.monotonic() - started
+    return str(caught.value)
 
 
 # --- what a server says is no path ------------------------------------------------------------------------------------
@@ -109,7 +108,7 @@ def test_hostile_names_beside_a_model_are_left_out(mirror: Mirror, cache: Path) 
 def test_a_commit_that_is_none_is_no_answer(mirror: Mirror, cache: Path, commit: object) -> None:
     mirror.plan.listing = json.dumps(listing(model_files()) | {"sha": commit}).encode()
 
-    assert "something else than a list of files" in failure()[0]
+    assert "something else than a list of files" in failure()
     assert not cache.exists()
 
 
@@ -127,7 +126,7 @@ def test_nothing_is_written_or_removed_through_a_planted_link(
     link.symlink_to(victim)
 
     if place in ("", "blobs", "snapshots"):
-        assert "a link there leads out of the cache" in failure()[0]
+        assert "a link there leads out of the cache" in failure()
     else:
         assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
     assert sorted(victim.rglob("*")) == before
@@ -168,13 +167,13 @@ def test_a_redirect_takes_no_token_along(
 def test_a_redirect_to_what_is_no_address_of_the_web_is_refused(mirror: Mirror, cache: Path, where: str) -> None:
     mirror.plan.status, mirror.plan.headers = 302, {"Location": where}
 
-    assert "which is no address of the web" in failure()[0]
+    assert "which is no address of the web" in failure()
 
 
 def test_a_redirect_without_end_has_one(mirror: Mirror, cache: Path) -> None:
     mirror.plan.status, mirror.plan.headers = 302, {"Location": "/loop"}
 
-    assert "redirects more than 5 times" in failure()[0]
+    assert "redirects more than 5 times" in failure()
     assert mirror.requests < 30
 
 
@@ -205,7 +204,7 @@ def test_the_password_of_an_endpoint_is_sent_to_it_and_never_told(
 @pytest.mark.parametrize("body", [b"<html>please log in</html>", b"{}", b"", b"[" * 100_000, b"\xff"])
 def test_a_login_page_is_told_and_the_cache_serves_where_it_can(mirror: Mirror, cache: Path, body: bytes) -> None:
     mirror.plan.listing = body
-    assert "a proxy or a login page may stand between" in failure()[0]
+    assert "a proxy or a login page may stand between" in failure()
 
     write(cache / "models--org--name", {"refs/main": COMMIT.encode()})
     write(
@@ -218,16 +217,13 @@ def test_a_login_page_is_told_and_the_cache_serves_where_it_can(mirror: Mirror, 
 def test_a_patient_server_is_not_waited_for(mirror: Mirror, cache: Path) -> None:
     mirror.plan.listing_status, mirror.plan.headers = 503, {"Retry-After": "3600"}
 
-    message, seconds = failure()
-
-    assert "status 503" in message
-    assert seconds < 30
+    assert "status 503" in failure()
 
 
 def test_an_endless_file_ends_after_the_bytes_that_it_has(mirror: Mirror, cache: Path) -> None:
     mirror.plan.endless = True
 
-    assert "sends more than the" in failure()[0]
+    assert "sends more than the" in failure()
     assert sum(path.stat().st_size for path in cache.rglob("*") if path.is_file()) < 1000
 
 
@@ -235,7 +231,7 @@ def test_an_endless_list_ends(mirror: Mirror, cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(hub, "MOST_LIST_BYTES", 10_000)
     mirror.plan.listing = b"[" + b" " * 20_000
 
-    assert "sends more than 10,000 bytes where a list of files is due" in failure()[0]
+    assert "sends more than 10,000 bytes where a list of files is due" in failure()
 
 
 def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(mirror: Mirror, cache: Path) -> None:
@@ -244,7 +240,7 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(mirror: Mir
         one["size"] = 1 << 60
     mirror.plan.listing = json.dumps(document).encode()
 
-    message, _ = failure()
+    message = failure()
 
     assert "the disk hasn't as many left" in message
     assert mirror.requests <= 2
@@ -252,12 +248,9 @@ def test_a_file_larger_than_the_disk_is_refused_before_it_is_fetched(mirror: Mir
 
 def test_a_silent_server_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.3)
-    serve(lambda connection: time.sleep(20), monkeypatch, tmp_path)
+    serve(lambda connection: time.sleep(3600), monkeypatch, tmp_path)
 
-    message, seconds = failure()
-
-    assert "imeout" in message
-    assert seconds < 15
+    assert "imeout" in failure()
 
 
 def drip(head: bytes, body: bytes) -> Callable[[socket.socket], None]:
@@ -273,23 +266,17 @@ def drip(head: bytes, body: bytes) -> Callable[[socket.socket], None]:
 
 def test_a_server_that_drips_its_head_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "HEAD_SECONDS", 0.5)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
-    serve(drip(b"", b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100), monkeypatch, tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 2)
+    serve(drip(b"", b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 10_000), monkeypatch, tmp_path)
 
-    message, seconds = failure()
-
-    assert "the head of its answer isn't whole" in message
-    assert seconds < 15
+    assert "the head of its answer isn't whole" in failure()
 
 
 def test_a_server_that_drips_its_body_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfer, "WINDOW_SECONDS", 0.5)
     serve(drip(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n", b" " * 1000), monkeypatch, tmp_path)
 
-    message, seconds = failure()
-
-    assert "it sent" in message
-    assert seconds < 15
+    assert "it sent" in failure()
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink"), reason="no links here")

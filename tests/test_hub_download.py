@@ -692,7 +692,7 @@ def test_a_hub_that_does_not_answer_is_given_up_after_the_clients_timeout(
 ) -> None:
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
     local_hub.add("org/name", model_files())
-    local_hub.delay("/api/", seconds=2.0)
+    local_hub.delay("/api/", seconds=60.0)
 
     with pytest.raises(ModelNotFoundError, match=r"can't be fetched from .*[Tt]ime"):
         files.locate("org/name")
@@ -728,7 +728,7 @@ def test_two_processes_at_once_both_get_the_whole_model(local_hub: LocalHub, tmp
     )
 
     processes = [_start_python(code, variables) for _ in range(2)]
-    outputs = [process.communicate(timeout=120) for process in processes]
+    outputs = [process.communicate(timeout=250) for process in processes]
 
     expected = f"{commit} {hashlib.sha256(content['onnx/model.onnx']).hexdigest()}"
     assert outputs == [(expected, ""), (expected, "")]
@@ -808,5 +808,5 @@ def _start_python(code: str, variables: dict[str, str]) -> subprocess.Popen[str]
 
 def _python(code: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
     process = _start_python(code, variables)
-    stdout, stderr = process.communicate(timeout=120)
+    stdout, stderr = process.communicate(timeout=250)
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)

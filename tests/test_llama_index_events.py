@@ -286,7 +286,7 @@ async def test_a_cancelled_call_closes_its_callback_and_its_span(
 
     def text(_: object) -> str:
         begun.set()
-        assert let_go.wait(30)
+        assert let_go.wait(120)
         return "a"
 
     rerank.text = text

@@ -37,7 +37,7 @@ def kinds(cell: dict[str, Any]) -> set[str]:
 
 
 @pytest.mark.showcase
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 @each_notebook
 def test_it_runs_from_top_to_bottom_without_a_network(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -57,7 +57,7 @@ def test_it_runs_from_top_to_bottom_without_a_network(
         monkeypatch.setenv(name, NOBODY_LISTENS)
     notebook = nbformat.read(folder / path.name, as_version=4)
 
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=1800, resources={"metadata": {"path": str(folder)}}).execute()
 
     for number, (fresh, committed) in enumerate(zip(notebook.cells, cells(path), strict=True), start=1):
         missing = kinds(fresh) - kinds(committed) - {"stderr"}

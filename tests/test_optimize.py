@@ -342,7 +342,7 @@ def test_two_processes_at_once_agree(model_file: Path, cache: Path) -> None:
     )
     command = [sys.executable, "-c", code]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [process.communicate(timeout=120)[0].strip() for process in running]
+    answers = [process.communicate(timeout=250)[0].strip() for process in running]
 
     assert answers[0] == answers[1]
     np.testing.assert_allclose(scores(Path(answers[0]), [8, 30], 0), scores(model_file, [8, 30], 0), atol=1e-6)

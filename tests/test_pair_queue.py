@@ -46,7 +46,7 @@ class Held:
         return self._way
 
     def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
-        assert self.passes.acquire(timeout=30)
+        assert self.passes.acquire(timeout=120)
         return self._encoder.score(batch, all_threads=all_threads)
 
     def join(self, logits: Floats, owners: Sequence[int], count: int) -> Floats:
@@ -62,7 +62,7 @@ class Held:
 async def until(condition: object) -> None:
     """Waits until a function is true."""
     assert callable(condition)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.001)
 

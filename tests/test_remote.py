@@ -31,7 +31,7 @@ from onnx_rerank_integrations import (
     UnsupportedModelError,
 )
 from onnx_rerank_integrations.remote import MOST_CHARACTERS, requests
-from tests.live_server import running
+from tests.live_server import running, until
 from tests.toy import make_toy, toy_score
 
 Reply = Callable[[http.server.BaseHTTPRequestHandler, bytes], None]
@@ -102,8 +102,9 @@ def drips(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
             time.sleep(0.05)
 
 
-def sleeps(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
-    time.sleep(3)
+def says_nothing(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+    handler.connection.recv(1)  # comes back when the client leaves
+    handler.close_connection = True
 
 
 def test_texts_in_any_order_of_answers_and_in_requests_of_the_servers_size() -> None:
@@ -153,26 +154,23 @@ def test_what_may_pass_is_tried_again(failures: list[Reply]) -> None:
 
 
 def test_a_long_retry_after_is_not_waited_for() -> None:
-    started = time.monotonic()
     overloaded = as_json({"message": "overloaded"}, 429, retry_after="3600")
-    with scripted(overloaded) as (url, _), pytest.raises(RemoteError, match="429: overloaded"):
-        RemoteCrossEncoder(url, timeout=30).rerank("q", ["x"])
-    assert time.monotonic() - started < 20
+    with scripted(overloaded) as (url, asked), pytest.raises(RemoteError, match="429: overloaded"):
+        RemoteCrossEncoder(url, timeout=120).rerank("q", ["x"])
+    assert asked.count("/rerank") == 1
 
 
-@pytest.mark.parametrize("reply", [sleeps, drips])
+@pytest.mark.parametrize("reply", [says_nothing, drips])
 def test_a_server_that_takes_too_long_is_left(reply: Reply) -> None:
     with scripted(reply) as (url, _), pytest.raises(RerankTimeoutError, match=r"no answer within 0\.5 s"):
         RemoteCrossEncoder(url, timeout=0.5).rerank("q", ["x"])
 
 
 def test_a_calls_own_timeout_ends_it_too() -> None:
-    with scripted(sleeps) as (url, _):
-        encoder = RemoteCrossEncoder(url).load()
-        started = time.monotonic()
-        with pytest.raises(RerankTimeoutError):
+    with scripted(says_nothing) as (url, _):
+        encoder = RemoteCrossEncoder(url, timeout=3600).load()
+        with pytest.raises(RerankTimeoutError, match="timeout was over"):
             encoder.rerank("q", ["x"], timeout=0.2)
-        assert time.monotonic() - started < 2
 
 
 @pytest.mark.parametrize(
@@ -330,15 +328,12 @@ def test_a_call_that_is_stopped_is_taken_out_of_the_queue(
     go = threading.Event()
     opened = toy.load()
     score = opened.score
-    monkeypatch.setattr(opened, "score", lambda *args, **kwargs: go.wait(30) and score(*args, **kwargs))
+    monkeypatch.setattr(opened, "score", lambda *args, **kwargs: go.wait(120) and score(*args, **kwargs))
     with running({"toy": toy}) as server:
         with pytest.raises(RerankTimeoutError):
             RemoteCrossEncoder(server.url).rerank("a", ["b"], timeout=0.3)
         queue = server.models.find("toy").queue
-        end = time.monotonic() + 10
-        while queue.tokens and time.monotonic() < end:
-            time.sleep(0.01)
-        assert queue.tokens == 0
+        until(lambda: queue.tokens == 0)
         go.set()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import logging
 import os
@@ -213,16 +214,15 @@ def test_a_client_that_leaves_is_taken_out(toy: TextCrossEncoder, monkeypatch: p
     with running({"toy": toy}) as server:
         queue = server.models.find("toy").queue
         body = json.dumps({"query": "a", "texts": [f"b {'c ' * i}" for i in range(50)]}).encode()
-        with connection(server) as client:
+        with connection(server.url) as client:
             client.sendall(b"POST /rerank HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n")
             client.sendall(b"content-length: %d\r\n\r\n" % len(body) + body)
             until(held.waits)
             assert queue.tokens > 0
         until(lambda: queue.tokens == 0)
         held.go.set()
-        assert (
-            'onnx_rerank_requests_total{route="/rerank",status="499"} 1.0' in ask(server.url, "/metrics").body.decode()
-        )
+        left = 'onnx_rerank_requests_total{route="/rerank",status="499"} 1.0'
+        until(lambda: left in ask(server.url, "/metrics").body.decode())
 
 
 class Hold:
@@ -243,25 +243,25 @@ def hold(encoder: TextCrossEncoder, monkeypatch: pytest.MonkeyPatch) -> Hold:
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         held.runs += 1
-        assert held.go.wait(30)
+        assert held.go.wait(120)
         return score(*args, **kwargs)
 
     monkeypatch.setattr(opened, "score", wait)
     return held
 
 
-def connection(server: RerankServer) -> socket.socket:
-    host, port = server.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), timeout=30)
+def connection(url: str) -> socket.socket:
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=120)
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read(toy: TextCrossEncoder) -> None:
     with running({"toy": toy}, max_body=1000) as server:
         assert ask(server.url, "/rerank", {"query": "a", "texts": ["b" * 2000]}).status == 413
-        with connection(server) as client:
+        with connection(server.url) as client:
             client.sendall(b"POST /rerank HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n")
             assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
-        with connection(server) as client:  # no length said
+        with connection(server.url) as client:  # no length said
             client.sendall(b"POST /rerank HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
             client.sendall((b"100\r\n" + b"a" * 256 + b"\r\n") * 8)
             assert client.recv(1000).startswith(b"HTTP/1.1 413 ")
@@ -279,7 +279,11 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read(toy: TextCrossEnc
     ids=["nothing", "headers that drip", "a second request that drips", "a body that drips"],
 )
 def test_a_slow_client_is_cut_off(drops: list[bytes], toy: TextCrossEncoder) -> None:
-    with running({"toy": toy}, read_timeout=0.5) as server, connection(server) as client:
+    with (
+        running({"toy": toy}, read_timeout=0.5) as server,
+        connection(server.url) as client,
+        contextlib.suppress(ConnectionError),  # cut off before all was sent, or read
+    ):
         for drop in drops:
             client.sendall(drop)
             time.sleep(0.1)
@@ -296,7 +300,7 @@ def test_a_slow_client_is_cut_off(drops: list[bytes], toy: TextCrossEncoder) -> 
     ],
 )
 def test_huge_headers_are_refused(head: bytes, status: bytes, server: RerankServer) -> None:
-    with connection(server) as client:
+    with connection(server.url) as client:
         client.sendall(head)
         assert client.recv(1000).startswith(b"HTTP/1.1 " + status)
 
@@ -382,7 +386,7 @@ def test_it_answers_health_while_models_are_opened(toy: TextCrossEncoder, monkey
     go = threading.Event()
     slow = TextCrossEncoder("lexical", lazy_load=True)
     load = slow.load
-    monkeypatch.setattr(slow, "load", lambda: go.wait(30) and load())
+    monkeypatch.setattr(slow, "load", lambda: go.wait(120) and load())
     with running({"toy": toy, "slow": slow}, wait=False) as server:
         until(lambda: server.models.opened("toy"))
         assert ask(server.url, "/health").status == 200
@@ -422,27 +426,40 @@ def started(*arguments: str, **environment: str) -> tuple[subprocess.Popen[str],
     return process, found[1]
 
 
-def test_sigterm_finishes_what_was_begun_and_readiness_turns_false_first() -> None:
-    process, url = started("--model", "lexical", "--drain-delay", "1.5", "--max-queue-tokens", "9000000")
-    with ThreadPoolExecutor(1) as pool, process:
-        texts = [f"{i} " + "the quick brown fox " * 200 for i in range(1500)]
-        large = pool.submit(ask, url, "/rerank", {"query": "a fox", "texts": texts})
-        until(lambda: re.search(r"queue_tokens\{.*\} [1-9]", ask(url, "/metrics").body.decode()))
-        process.send_signal(signal.SIGTERM)
-        until(lambda: ask(url, "/ready").status == 503)
-        assert ask(url, "/rerank", {"query": "a", "texts": ["a b"]}).status == 200, "taken within the delay"
-        assert large.result().status == 200
-        assert len(large.result().json) == 1500
-        assert process.wait(30) == 0
-
-
-def test_a_second_signal_ends_it_at_once() -> None:
+def test_sigterm_turns_readiness_false_first_and_a_second_one_ends_it_at_once() -> None:
     process, url = started("--model", "lexical", "--drain-delay", "600")
     with process:
         process.send_signal(signal.SIGTERM)
         until(lambda: ask(url, "/ready").status == 503)
+        assert ask(url, "/rerank", {"query": "a", "texts": ["a b"]}).status == 200, "taken within the delay"
         process.send_signal(signal.SIGTERM)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
+
+
+def test_sigterm_finishes_what_was_begun() -> None:
+    process, url = started("--model", "lexical", "--read-timeout", "250", "--drain-timeout", "250")
+    body = json.dumps({"query": "a fox", "texts": ["the quick brown fox", "a dog"]}).encode()
+    with process, connection(url) as client:
+        client.sendall(b"POST /rerank HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\n")
+        client.sendall(b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body))
+        assert client.recv(4096).startswith(b"HTTP/1.1 100 "), "it has begun, and waits for the body"
+        process.send_signal(signal.SIGTERM)
+        until(lambda: not is_listening(url))
+
+        client.sendall(body)
+
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        assert [one["index"] for one in json.loads(answer.partition(b"\r\n\r\n")[2])] == [0, 1]
+        assert process.wait(120) == 0
+
+
+def is_listening(url: str) -> bool:
+    try:
+        connection(url).close()
+    except ConnectionRefusedError:
+        return False
+    return True
 
 
 def test_the_command_names_models_and_reads_keys(tmp_path: Path) -> None:
@@ -453,7 +470,7 @@ def test_the_command_names_models_and_reads_keys(tmp_path: Path) -> None:
         found = ask(url, "/v1/models", headers={"authorization": f"Bearer {KEY}"}).json
         assert [one["id"] for one in found["data"]] == ["mine", "lexical"]
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+        assert process.wait(120) == 0
 
 
 @pytest.mark.parametrize(
@@ -468,7 +485,7 @@ def test_the_command_names_models_and_reads_keys(tmp_path: Path) -> None:
 def test_the_command_says_why_it_cannot_serve(arguments: list[str], message: str) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "onnx_rerank_integrations", "serve", *arguments], capture_output=True, text=True,
-        timeout=120,
+        timeout=250,
     )  # fmt: skip
 
     assert done.returncode == 1
@@ -486,7 +503,7 @@ def test_the_two_commands_of_the_docs_lead_to_a_ranked_answer() -> None:
     process, url = started(*model[1].split())
     with process:
         command = curl.replace("http://127.0.0.1:8080", url).replace("curl ", "curl -sS ", 1)
-        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=250)
         process.send_signal(signal.SIGTERM)
 
     assert [one["index"] for one in json.loads(done.stdout)["results"]] == [1], done.stderr

@@ -36,7 +36,7 @@ def url() -> Iterator[str]:
 def browser() -> Iterator[Any]:
     # Playwright's loop runs in this thread while its context is open; pytest-asyncio's tests are in other files.
     with playwright.sync_playwright() as started:
-        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"], timeout=250_000)
         yield opened
         opened.close()
 
@@ -44,6 +44,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(params=["light", "dark"])
 def page(request: pytest.FixtureRequest, browser: Any, url: str) -> Iterator[Any]:
     context = browser.new_context(color_scheme=request.param, viewport={"width": 1200, "height": 900})
+    context.set_default_timeout(120_000)  # milliseconds
     page = context.new_page()
     page.scheme = request.param
     outside: list[str] = []
@@ -110,7 +111,7 @@ def test_the_threshold_hides_and_the_command_gives_what_is_seen(page: Any) -> No
     assert "jq" in command
     if shutil.which("curl"):
         without_filter = command.partition(" \\\n  | jq")[0]
-        done = subprocess.run(["bash", "-c", without_filter + " -sS"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", without_filter + " -sS"], capture_output=True, text=True, timeout=250)
         best = json.loads(done.stdout)["results"][0]
         assert round(best["relevance_score"], 4) == scores[0]
 

@@ -21,7 +21,7 @@ FEWEST_CASES = 2_000
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(3600)
 def test_no_failure_of_the_server_and_no_answer_against_the_schema(tmp_path: Path) -> None:
     encoders = {"toy": TextCrossEncoder(make_toy(tmp_path)), "lexical": TextCrossEncoder("lexical")}
     with running(encoders) as server:
@@ -29,6 +29,7 @@ def test_no_failure_of_the_server_and_no_answer_against_the_schema(tmp_path: Pat
             [
                 *(str(Path(sys.executable).with_name("st")), "run", f"{server.url}/openapi.json"),
                 *("--checks", "all", "--max-examples", "150", "--seed", "20", "--no-color", "--continue-on-failure"),
+                *("--request-timeout", "120"),
             ],
             capture_output=True, text=True, cwd=tmp_path,
         )  # fmt: skip

@@ -155,15 +155,15 @@ def server() -> None:
         f"http://127.0.0.1:{port}/rerank", body, headers={"Content-Type": "application/json"}
     )
     try:
-        for _ in range(100):
-            with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=10) as answer:
+        while serving.poll() is None:  # until it listens, and its model is open
+            with contextlib.suppress(OSError), urllib.request.urlopen(request, timeout=120) as answer:
                 best = json.load(answer)[0]["index"]
                 break
             time.sleep(0.2)
         assert DOCUMENTS[best] == DOCUMENTS[1], best
     finally:
         serving.terminate()
-        assert serving.wait(timeout=30) == 0
+        assert serving.wait(timeout=120) == 0
 
 
 CHECKS: dict[str, Callable[[], None]] = {

@@ -32,7 +32,7 @@ from tests.onnx_files import model_files, write
 from tests.soak import WHOLE
 
 TOKEN, PASSWORD = "hf_SECRETtokenOFalice", "TOPSECRETpassword"
-SECONDS = 30.0
+SECONDS = 120.0
 LEAST, PROMISED = 120, 2000
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

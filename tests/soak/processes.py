@@ -99,7 +99,7 @@ def _forks_while_loading(seconds: float, least: int, rng: random.Random) -> int:
     return forks
 
 
-def _await_child(work: Callable[[], object], patience: float = 60.0) -> None:
+def _await_child(work: Callable[[], object], patience: float = 250.0) -> None:
     child = os.fork()
     if child == 0:
         try:
@@ -178,7 +178,7 @@ def _children() -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "children.py"
         path.write_text(CHILDREN)
-        subprocess.run([sys.executable, str(path)], check=True, timeout=300, env=_environment())
+        subprocess.run([sys.executable, str(path)], check=True, timeout=900, env=_environment())
     return 3 * 4
 
 
@@ -188,7 +188,7 @@ def _scripts(code: str, arguments: tuple[str, ...], runs: int) -> int:
             [sys.executable, "-c", code, str(fixtures.folder("bert")), *arguments],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             env=_environment(),
         )
         assert (done.returncode, done.stdout) == (0, ""), done.stderr
