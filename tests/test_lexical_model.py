@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -206,6 +207,19 @@ def test_the_company_in_a_batch_changes_no_score(session, tokenizer: Tokenizer) 
     # then each pair keeps its score
     expected = run(session, feeds(encodings))
     np.testing.assert_allclose(run(session, feeds([longest, *encodings[::-1]]))[:0:-1], expected, rtol=0, atol=1e-5)
+
+
+def test_a_large_score_is_the_same_to_its_last_digit_in_any_company(session, tokenizer: Tokenizer) -> None:
+    # given queries of hundreds of words that the documents are full of
+    draw, words = random.Random(0), ["bee", "honey", "winter", "the", "wolf", "heat", "flow", "slab", "river", "ship"]
+    texts = [" ".join(draw.choices(words, k=length)) for length in (5, 50, 200, 300, 400)]
+    encodings = tokenizer.encode_batch([(query, document) for query in texts for document in texts])
+    # when they are scored together and one by one
+    together = run(session, feeds(encodings))
+    alone = np.concatenate([run(session, feeds([encoding])) for encoding in encodings])
+    # then they differ by a rounding to fp32 at most
+    assert alone.max() > 7
+    np.testing.assert_allclose(together, alone, rtol=0, atol=5e-7)
 
 
 def test_attention_mask_token_types_and_order_all_matter(session, tokenizer: Tokenizer, score) -> None:

@@ -42,8 +42,8 @@ class GraphWriter:
         return self.add("ReduceSum", data, self.constant([axis], np.int64), keepdims=int(keepdims))
 
     def count(self, matches: str) -> str:
-        """Booleans (B, Q, T) to how many are true for each query token (B, Q)."""
-        return self.sum(self.add("Cast", matches, to=TensorProto.FLOAT), axis=2, keepdims=False)
+        """Booleans (B, Q, D) to how many are true for each query token (B, Q, 1)."""
+        return self.sum(self.add("Cast", matches, to=TensorProto.FLOAT), axis=2)
 
 
 def finish(g: GraphWriter, name: str, metadata: dict[str, str]) -> onnx.ModelProto:

@@ -81,12 +81,12 @@ def build_graph(
     ]
     _cosine(g, states, (query, document), query_of_pair)
     _max_similarity(g, states, (query, document), query_of_pair)
-    score, _ = add_score(g, words.stems, words.weights, words.constants)
-    g.add("Identity", score, output="lexical")
-    first, *others = (g.add("Mul", part, g.number(recipe.weights[part])) for part in PARTS)
-    for other in others:
-        first = g.add("Add", first, other)
-    g.add("Add", first, g.number(recipe.offset), output="logits")
+    queries = g.add("Gather", query.ids, query_of_pair)
+    score, _ = add_score(g, queries, document.ids, words.stems, words.weights, words.constants)
+    g.add("Cast", score, to=TensorProto.FLOAT, output="lexical")
+    parts = g.add("Concat", *PARTS, axis=1)
+    share = g.constant([[recipe.weights[part]] for part in PARTS], np.float32, "weights_of_parts")
+    g.add("Add", g.add("MatMul", parts, share), g.number(recipe.offset), output="logits")
     return finish(g, "pair_of_encoders", metadata)
 
 
@@ -120,14 +120,12 @@ def _texts(g: GraphWriter) -> tuple[Texts, Texts, str]:
 
 def _cosine(g: GraphWriter, states: list[str], sides: tuple[Texts, Texts], query_of_pair: str) -> str:
     """(B, 1) the cosine of the mean states, special tokens included, as all-MiniLM-L6-v2 was trained."""
-    axis = g.constant([1], np.int64)
     query, document = (
-        _unit(g, g.add("Squeeze", g.add("MatMul", g.add("Unsqueeze", side.mask, axis), state), axis))
+        _unit(g, g.add("MatMul", g.add("Unsqueeze", side.mask, g.constant([1], np.int64)), state))
         for state, side in zip(states, sides, strict=True)
     )
-    return g.add(
-        "ReduceSum", g.add("Mul", g.add("Gather", query, query_of_pair), document), axis, keepdims=1, output="cosine"
-    )
+    products = g.add("Mul", g.add("Gather", query, query_of_pair), document)
+    return g.add("ReduceSum", products, g.constant([2], np.int64), keepdims=0, output="cosine")
 
 
 def _max_similarity(g: GraphWriter, states: list[str], sides: tuple[Texts, Texts], query_of_pair: str) -> str:
@@ -135,22 +133,28 @@ def _max_similarity(g: GraphWriter, states: list[str], sides: tuple[Texts, Texts
 
     0 for a word that nothing resembles, and where one side has no word.
     """
-    query, document = (_unit(g, state) for state in states)
-    in_query, in_document = (_words(g, side) for side in sides)
-    query, in_query = g.add("Gather", query, query_of_pair), g.add("Gather", in_query, query_of_pair)
-    similarity = g.add("MatMul", query, g.add("Transpose", document, perm=(0, 2, 1)))
+    add = g.add
+    query, document = states
+    in_query = _of_words(g, sides[0], 1, 0)
+    share = add("Div", in_query, add("Max", g.sum(in_query, axis=1), g.number(1)))
+    query, share = add("Gather", _unit(g, query), query_of_pair), add("Gather", share, query_of_pair)
+    # The document's states aren't brought to length 1: the products are fewer.
+    lengths = add("Max", add("ReduceL2", document, axes=[-1], keepdims=0), g.number(TINY))
+    between = g.constant([1], np.int64)
+    similarity = add("MatMul", query, add("Transpose", document, perm=(0, 2, 1)))
+    similarity = add("Div", similarity, add("Unsqueeze", lengths, between))
     # A cosine is at most 1: what isn't a word falls below 0.
-    missing = g.add("Mul", g.add("Sub", in_document, g.number(1)), g.number(2))
-    similarity = g.add("Add", similarity, g.add("Unsqueeze", missing, g.constant([1], np.int64)))
-    best = g.add("Max", g.add("ReduceMax", similarity, axes=[2], keepdims=0), g.number(0))
-    total, count = g.sum(g.add("Mul", best, in_query), axis=1), g.sum(in_query, axis=1)
-    return g.add("Div", total, g.add("Max", count, g.number(1)), output="max_similarity")
+    similarity = add("Add", similarity, add("Unsqueeze", _of_words(g, sides[1], 0, -2), between))
+    best = add("Max", add("ReduceMax", similarity, axes=[2], keepdims=0), g.number(0))
+    return add("ReduceSum", add("Mul", best, share), between, keepdims=1, output="max_similarity")
 
 
-def _words(g: GraphWriter, side: Texts) -> str:
-    """(N, L) float32, 1 for tokens but the special ones at both ends."""
-    ends = g.add("Or", *(g.add("Equal", side.ids, g.constant(token, np.int64)) for token in (CLS, SEP)))
-    return g.add("Mul", side.mask, g.add("Cast", g.add("Not", ends), to=TensorProto.FLOAT))
+def _of_words(g: GraphWriter, side: Texts, word: float, other: float) -> str:
+    """(N, L) float32, one number for tokens, another for the special ones at both ends and where there is none."""
+    table = np.full(SEP + 2, word)
+    table[[0, CLS, SEP]] = other
+    known = g.constant(table, np.float32, f"of_words_{word}_{other}")
+    return g.add("Gather", known, g.add("Min", side.ids, g.constant(SEP + 1, np.int64)))
 
 
 def _unit(g: GraphWriter, x: str) -> str:

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from encoder_graph import PROJECTED, Activation
 from formula import Constants, match
 from graph import GraphWriter, finish
-from lexical_graph import add_score
+from lexical_graph import add_score, texts_of_rows
 from minilm import fit_words, lexical_words, pair_tokenizer, read_weights
 from pair_graph import PARTS, Recipe, Words, build_graph
 from pools import Pool, ndcg_at_10, training_pools
@@ -103,8 +103,8 @@ class PartScorer:
     def __init__(self, graph: onnx.ModelProto, words: Words, tokenizer: Tokenizer, threads: int) -> None:
         self._tokenizer = tokenizer
         g = GraphWriter()
-        score, _ = add_score(g, words.stems, words.weights, words.constants)
-        g.add("Identity", score, output="logits")
+        score, _ = add_score(g, *texts_of_rows(g), words.stems, words.weights, words.constants)
+        g.add("Cast", score, to=onnx.TensorProto.FLOAT, output="logits")
         self._encoder = PairScorer(graph, tokenizer, ["document_states"], threads)
         self._lexical = PairScorer(finish(g, "lexical_part", {}), tokenizer, ["logits"], threads)
 
