@@ -213,9 +213,10 @@ def test_queries_without_a_relevant_document_are_left_out_and_said(tmp_path: Pat
     evaluation = evaluate(folder, toy)
 
     assert list(evaluation.queries) == ["q0"]
+    assert "may be chance with 1 query," in evaluation.answer
     assert evaluation.notes == [
-        "2 queries without a document judged relevant are left out.",
-        "1 judged documents aren't in the corpus, such as 'gone'.",
+        "Left out, without a document judged relevant: 2 of 3 queries.",
+        "Not in the corpus: 1 of the judged documents, such as 'gone'.",
     ]
 
 
@@ -226,7 +227,7 @@ def test_queries_that_the_run_lacks_count_as_zero_and_are_said(tmp_path: Path, t
     evaluation = evaluate(folder, toy)
 
     assert evaluation.models[0].mean() == 1 / 4
-    assert evaluation.notes == ["3 queries have no candidates from the first stage; they count as 0."]
+    assert evaluation.notes == ["Counted as 0, without a candidate from the first stage: 3 of 4 queries."]
 
 
 def test_a_run_is_ordered_by_score_and_ties_by_its_rank_column(tmp_path: Path, toy: TextCrossEncoder) -> None:
@@ -477,7 +478,7 @@ def test_one_csv_file_of_judged_pairs_is_a_collection(tmp_path: Path) -> None:
     assert evaluation.first_stage.name == "order in the file"
     assert evaluation.first_stage.measures["MRR@10"] == {"q1": 0.5, "q3": 1.0}
     assert evaluation.models[0].measures["MRR@10"] == {"q1": 1.0, "q3": 1.0}
-    assert "1 queries without a document judged relevant are left out." in evaluation.notes
+    assert "Left out, without a document judged relevant: 1 of 3 queries." in evaluation.notes
 
 
 @pytest.mark.parametrize(

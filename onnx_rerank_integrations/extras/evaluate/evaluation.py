@@ -223,12 +223,12 @@ def _notes(
 ) -> list[str]:
     notes = []
     if unjudged := len(all_queries) - len(grades):
-        notes.append(f"{unjudged:,} queries without a document judged relevant are left out.")
+        notes.append(f"Left out, without a document judged relevant: {unjudged:,} of {len(all_queries):,} queries.")
     if empty := sum(not found for found in stage.candidates.values()):
-        notes.append(f"{empty:,} queries have no candidates from the first stage; they count as 0.")
+        notes.append(f"Counted as 0, without a candidate from the first stage: {empty:,} of {len(grades):,} queries.")
     gone = {one for judged in grades.values() for one in judged if one not in corpus.ids}
     if gone:
-        notes.append(f"{len(gone):,} judged documents aren't in the corpus, such as {min(gone)!r}.")
+        notes.append(f"Not in the corpus: {len(gone):,} of the judged documents, such as {min(gone)!r}.")
     return notes
 
 

@@ -128,9 +128,8 @@ class Findings:
         )
         cost = f"at {self._latency(best)}"
         if not change.is_significant:
-            return (
-                f"Not shown: {what} changes {figures}, which may be chance with {len(self.queries):,} queries, {cost}."
-            )
+            queries = f"{len(self.queries):,} {'query' if len(self.queries) == 1 else 'queries'}"
+            return f"Not shown: {what} changes {figures}, which may be chance with {queries}, {cost}."
         if change.difference < 0:
             return f"No: {what} lowers {figures}, {cost}."
         return f"Yes: {what} raises {figures}, {cost}.{self._cheaper_choice()}"
