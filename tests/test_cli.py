@@ -444,6 +444,31 @@ def test_a_terminal_gets_a_table_whose_long_texts_are_shortened(toy: str) -> Non
     assert [line.count("…") for line in lines if "stdin:2" in line] == [1]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals here")
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ("60", [("system", "bm25", "reranked"), *((f"measure {n}", f"0.{n}00", f"0.{n}50") for n in range(6))]),
+        ("120", [("system", *(f"measure {n}" for n in range(6))), ("bm25", *(f"0.{n}00" for n in range(6)))]),
+    ],
+)
+def test_a_table_too_wide_for_a_terminal_has_its_rows_as_columns(columns: str, expected: list[tuple[str, ...]]) -> None:
+    import pty
+
+    code = """from onnx_rerank_integrations.extras.cli.output import write_table
+headers = ["system", *(f"measure {n}" for n in range(6))]
+rows = [[name, *(f"0.{n}{digit}0" for n in range(6))] for name, digit in (("bm25", 0), ("reranked", 5))]
+write_table(headers, rows, numbers=headers[1:])"""
+    terminal, screen = pty.openpty()
+    variables = {**os.environ, "COLUMNS": columns, "TERM": "xterm", "NO_COLOR": "1"}
+    subprocess.run([sys.executable, "-c", code], stdout=screen, env=variables, cwd=ROOT, check=True)
+    shown = re.sub(rb"\x1b\[[0-9;]*m", b"", os.read(terminal, 65536)).decode()
+
+    cells = [tuple(re.split(r"\s*[┃│]\s*", line.strip())[1:-1]) for line in shown.splitlines() if line[0] in "┃│"]
+    assert cells[: len(expected)] == expected
+    assert max(map(len, shown.splitlines())) <= int(columns)
+
+
 def model_files(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 

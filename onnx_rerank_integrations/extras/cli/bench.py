@@ -65,7 +65,7 @@ def bench(
         ["p99 of a call", f"{speed.p99 * 1000:,.1f} ms"],
         ["peak memory of the process", f"{speed.peak_memory / 1e6:,.0f} MB" if speed.peak_memory else "unknown"],
     ]
-    write_table([encoder.model_name, "measured"], rows, numbers=("measured",))
+    write_table([encoder.model_name, "measured"], rows)
 
 
 def _calls(path: Path) -> Sequence[str] | Iterator[Sequence[str]]:

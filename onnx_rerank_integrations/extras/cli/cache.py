@@ -41,10 +41,16 @@ def cache(
     if as_json:
         write_json_lines(rows)
     elif rows:
-        headers = ["model", "kind", "size", "last used", "folder"]
+        headers = ["model", "kind", "size", "last used", "folder (its beginning)"]
         cells = [
-            [str(row["model"]), str(row["kind"]), f"{row['size_in_MB']} MB", str(row["last_used"]), str(row["folder"])]
-            for row in rows
+            [
+                str(row["model"]),
+                str(row["kind"]),
+                f"{row['size_in_MB']} MB",
+                str(row["last_used"]),
+                copy.folder.name[:12],
+            ]
+            for row, copy in zip(rows, found, strict=True)
         ]
         write_table(headers, cells, numbers=("size",))
     if clear:

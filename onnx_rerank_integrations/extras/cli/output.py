@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import typer
 
@@ -28,7 +28,7 @@ _OTHER_LINE_ENDS = {ord(end): f"\\u{ord(end):04x}" for end in "\x85\u2028\u2029"
 def write_table(
     headers: Sequence[str], rows: Sequence[Sequence[str]], *, numbers: Sequence[str] = (), shortened: str | None = None
 ) -> None:
-    """A table that fits a terminal; elsewhere plain Markdown, of any width.
+    """A table that fits a terminal, its rows as columns where it would be too wide; elsewhere plain Markdown.
 
     Args:
         headers: One per column.
@@ -49,12 +49,19 @@ def write_table(
         from rich.text import Text
 
     console = Console()
-    cells = [[one_line(cell) for cell in row] for row in rows]
-    table = Table(header_style="bold")
     width = console.width
+    cells = [[one_line(cell) for cell in row] for row in rows]
+    unfolded = set(numbers)
+    columns = list(zip(headers, *cells, strict=True))
+    taken = sum(max(map(cell_len, column)) for column in columns) + 3 * len(columns) + 1
+    if taken > width and not shortened and len(cells) < len(headers) - 1:  # turned round it is narrower
+        numbers = [row[0] for row in cells] if set(headers[1:]) <= set(numbers) else ()
+        unfolded = {headers[0]}
+        headers, *cells = map(list, columns)
+    table = Table(header_style="bold")
     for place, header in enumerate(headers):
-        number = header in numbers
-        table.add_column(header, justify="right" if number else "left", no_wrap=number, overflow="fold")
+        justify: Literal["left", "right"] = "right" if header in numbers else "left"
+        table.add_column(header, justify=justify, no_wrap=header in unfolded, overflow="fold")
         if header == shortened:
             others = (column for other, column in enumerate(zip(headers, *cells, strict=True)) if other != place)
             taken = sum(max(map(cell_len, column)) for column in others)
