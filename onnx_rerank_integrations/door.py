@@ -24,6 +24,7 @@ from pydantic import (
     field_serializer,
     field_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
@@ -141,11 +142,31 @@ class Described(BaseModel):
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
-        """Puts the fields' descriptions where ``help()`` shows them."""
+        """Puts the fields' descriptions, defaults and examples where ``help()`` shows them."""
         super().__pydantic_init_subclass__(**kwargs)
         if text := cls.__dict__.get("__doc__"):
-            fields = {name: field.description for name, field in cls.model_fields.items() if not field.exclude}
-            cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{listed({n: d for n, d in fields.items() if d})}\n    "
+            cls.__doc__ = f"{text.rstrip()}\n\n    Attributes:\n{described(cls.model_fields)}\n    "
+
+
+def described(fields: Mapping[str, FieldInfo]) -> str:
+    """Each option with what it does, its default and an example, as a docstring lists them."""
+    return listed(
+        {
+            name: " ".join(filter(None, (field.description, _default_text(field), _example_text(name, field))))
+            for name, field in fields.items()
+            if field.description and not field.exclude
+        }
+    )
+
+
+def _default_text(field: FieldInfo) -> str:
+    if field.is_required() or field.default_factory:
+        return ""
+    return f"Default: {getattr(field.default, 'value', field.default)!r}."
+
+
+def _example_text(name: str, field: FieldInfo) -> str:
+    return f"Example: ``{name}={field.examples[0]!r}``." if field.examples else ""
 
 
 class EncoderOptions(Described, _EncoderFields):  # type: ignore[valid-type, misc]  # made of core.options, where each is written

@@ -15,7 +15,13 @@ try:
     from haystack import Document, component, default_from_dict, default_to_dict
     from pydantic import Field  # comes with the framework, and so does what the door is made of
 
-    from onnx_rerank_integrations.door import RETRIEVAL_SCORE, RerankOptions, check_query, refuse_unknown_options
+    from onnx_rerank_integrations.door import (
+        RETRIEVAL_SCORE,
+        RerankOptions,
+        check_query,
+        described,
+        refuse_unknown_options,
+    )
 except ImportError as error:
     raise MissingExtraError("onnx_rerank_integrations.haystack", "haystack") from error
 
@@ -150,4 +156,7 @@ OnnxRerank.__init__.__signature__ = Signature(  # type: ignore[attr-defined]  # 
         Parameter(name, Parameter.KEYWORD_ONLY, default=field.default if not field.default_factory else None)
         for name, field in KEYWORDS.items()
     ]
+)
+OnnxRerank.__doc__ = (
+    f"{(OnnxRerank.__doc__ or '').rstrip()}\n\n    Args:\n{described(KEYWORDS)}\n    "  # what help() shows
 )

@@ -247,7 +247,9 @@ class Reranking(Limits):
 
     model_config = RerankOptions.model_config
 
-    reranker: OnnxRerank = Field(description="What reranks; or give its options here, as `model` or `max_length`.")
+    reranker: OnnxRerank = Field(
+        description="What reranks, such as ``reranker=OnnxRerank(model=...)``; or give its options here, as `model`."
+    )
 
     def __init__(self, **options: Any) -> None:
         own = type(self).model_fields
@@ -369,7 +371,10 @@ class OnnxRerankRetriever(Reranking, BaseRetriever):
         'In winter the bees live on their honey.'
     """
 
-    retriever: RetrieverLike = Field(description="The first stage: a retriever, or a chain from a query to documents.")
+    retriever: RetrieverLike = Field(
+        description="The first stage: a retriever, or a chain from a query to documents, such as "
+        "``retriever=store.as_retriever()``."
+    )
     k: StrictInt | None = Field(
         default=None,
         ge=1,

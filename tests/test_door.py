@@ -477,4 +477,6 @@ def test_help_describes_every_option() -> None:
         assert f" {name}: " in described
         assert field.examples
         assert " ".join((field.description or "?").split()) in described
+        assert f" Example: ``{name}={field.examples[0]!r}``." in described
+        assert field.default_factory or f" Default: {field.default!r}. Example: ``{name}=" in described
     assert all(" ".join(text.split()) in described for name, text in descriptions().items() if name in LOADING_OPTIONS)

@@ -199,6 +199,8 @@ def test_its_parameters_are_the_doors_options() -> None:
     expected = {"top_k" if name == "top_n" else name for name in RerankOptions.model_fields}
 
     assert set(inspect.signature(OnnxRerank.__init__).parameters) - {"self"} == expected
+    assert all(f"        {name}: " in (OnnxRerank.__doc__ or "") for name in expected)
+    assert " Default: 3. Example: ``top_k=5``." in " ".join((OnnxRerank.__doc__ or "").split())
 
 
 def test_it_survives_a_dict_and_a_copy(folder: Path) -> None:
