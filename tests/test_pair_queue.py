@@ -37,6 +37,7 @@ class Held:
         self.batch_limit = encoder.batch_limit
         self._way = Way(lanes=lanes, all_threads=False, token_budget=token_budget)
         self.passes = threading.Semaphore(0)
+        self.begun = 0
         self.batches: list[Batch] = []
 
     def encode(self, pairs: Sequence[Pair], *, document_tokens: int | None = None) -> list[EncodedPair]:
@@ -46,6 +47,7 @@ class Held:
         return self._way
 
     def score(self, batch: Sequence[EncodedPair], *, all_threads: bool = False) -> Floats:
+        self.begun += 1
         assert self.passes.acquire(timeout=120)
         return self._encoder.score(batch, all_threads=all_threads)
 
@@ -126,20 +128,34 @@ async def test_small_requests_share_a_batch(toy: OnnxCrossEncoder) -> None:
     assert [len(batch.parts) for batch in steps.batches] == [1, 6]
 
 
+async def test_small_batches_of_texts_of_unlike_lengths_are_one_turn_of_a_lane(toy: OnnxCrossEncoder) -> None:
+    steps = Held(toy, token_budget=64)
+    queue = steps.queue()
+    lengths = (1, 12, 40)
+    scored = asyncio.create_task(queue.score([("a", " ".join("b" * length)) for length in lengths]))
+    await until(lambda: queue._running)
+
+    [[first, second]] = queue._running
+    assert [len(first.encodings), len(second.encodings)] == [1, 1]
+    assert first.padded_tokens > second.padded_tokens
+    assert first.padded_tokens + second.padded_tokens <= 64
+    steps.let_through()
+    assert (await scored).logits.tolist() == [toy_score("a", " ".join("b" * length)) for length in lengths]
+
+
 async def test_a_small_request_is_not_starved_by_a_large_one(toy: OnnxCrossEncoder) -> None:
     steps = Held(toy)
     queue = steps.queue()
     large = asyncio.create_task(queue.score(random_pairs(random.Random(1), 900)))
     await until(lambda: queue._jobs and queue._jobs[0].is_whole)
     steps.let_through(5)
-    await until(lambda: len(steps.batches) == 5)
+    await until(lambda: steps.begun == 6)
     small = asyncio.create_task(queue.score([("q", "a b"), ("q", "a"), ("q", "a b c d e f g h i j k l m n")]))
     await until(lambda: len(queue._jobs) == 2 and queue._jobs[1].is_whole)
 
     steps.let_through(10)
-    await until(lambda: len(steps.batches) == 15)
+    await until(small.done)
 
-    assert small.done()
     assert not large.done()
     steps.let_through()
     await asyncio.gather(small, large)
@@ -152,7 +168,7 @@ async def test_two_large_requests_have_equal_shares(toy: OnnxCrossEncoder) -> No
     await until(lambda: len(queue._jobs) == 2 and all(job.is_whole for job in queue._jobs))
 
     steps.let_through(60)
-    await until(lambda: len(steps.batches) == 60)
+    await until(lambda: steps.begun == 61)
 
     done = [sum(not np.isnan(logit) for logit in job.logits) for job in queue._jobs]
     assert min(done) > 0.4 * sum(done)

@@ -197,7 +197,7 @@ class PairQueue:
         self._on_batch = on_batch
         self._jobs: list[Job] = []
         self._clock = 0.0
-        self._running: list[Batch] = []
+        self._running: list[list[Batch]] = []
         self._tokens_per_second = 0.0
         self._encoders = ThreadPoolExecutor(1, thread_name_prefix="onnx-rerank-encode")
         self._lanes = ThreadPoolExecutor(steps.lanes, thread_name_prefix="onnx-rerank-lane")
@@ -285,21 +285,37 @@ class PairQueue:
         return min(max(math.ceil(waiting / 2 / self._tokens_per_second), 1), LONGEST_RETRY)
 
     def _fill_lanes(self) -> None:
-        """Starts a batch on each free lane while pairs wait."""
-        while len(self._running) < self._steps.lanes and (batch := self._next_batch()):
-            self._running.append(batch)
-            started = time.perf_counter()
-            run = asyncio.get_running_loop().run_in_executor(self._lanes, score_apart, self._steps, batch)
-            run.add_done_callback(partial(self._finish, batch, started))
+        """Gives each free lane a turn while pairs wait."""
+        while len(self._running) < self._steps.lanes and (turn := self._next_turn()):
+            self._running.append(turn)
+            run = asyncio.get_running_loop().run_in_executor(self._lanes, score_turn, self._steps, turn)
+            run.add_done_callback(partial(self._finish, turn))
 
-    def _next_batch(self) -> Batch | None:
+    def _next_turn(self) -> list[Batch]:
+        """Batches that a lane runs one after the other, with the tokens of a full one together.
+
+        Texts of unlike lengths make small batches, and to be handed over costs the lane as much as a small one's run.
+        """
+        waiting = [job for job in self._jobs if job.waiting]
+        turn: list[Batch] = []
+        if waiting:
+            way = self._way(waiting)
+            room = way.token_budget
+            while batch := self._next_batch(room, all_threads=way.all_threads, may_exceed=not turn):
+                turn.append(batch)
+                room -= batch.padded_tokens
+        return turn
+
+    def _next_batch(self, token_budget: int, *, all_threads: bool, may_exceed: bool) -> Batch | None:
+        """None where nothing waits, or nothing that fits; a pair alone `may_exceed` the budget."""
         jobs = sorted((job for job in self._jobs if job.waiting), key=lambda job: job.turn)
         if not jobs:
             return None
-        way = self._way(jobs)
-        self._clock = jobs[0].turn
         longest = jobs[0].length(jobs[0].waiting[-1])
-        room = min(max(way.token_budget // longest, 1), self._steps.batch_limit or self._max_tokens)
+        if longest > token_budget and not may_exceed:
+            return None
+        self._clock = jobs[0].turn
+        room = min(max(token_budget // longest, 1), self._steps.batch_limit or self._max_tokens)
         parts: list[tuple[Job, list[int]]] = []
         for job in jobs:
             if taken := job.take(longest, room):
@@ -309,27 +325,38 @@ class PairQueue:
             if not room:
                 break
         encodings = [job.encodings[place] for job, taken in parts for place in taken]
-        return Batch(parts, encodings, way.all_threads and not self._running)
+        return Batch(parts, encodings, all_threads and not self._running)
 
     def _way(self, jobs: Sequence[Job]) -> Way:
         """As for one call of all that waits and runs, so that a lone request is split as a call of its own would be."""
-        encodings = sum(len(job.waiting) for job in jobs) + sum(len(batch.encodings) for batch in self._running)
-        tokens = sum(job.waiting_tokens for job in jobs) + sum(batch.tokens for batch in self._running)
+        running = [batch for turn in self._running for batch in turn]
+        encodings = sum(len(job.waiting) for job in jobs) + sum(len(batch.encodings) for batch in running)
+        tokens = sum(job.waiting_tokens for job in jobs) + sum(batch.tokens for batch in running)
         return self._steps.way(encodings, tokens)
 
-    def _finish(self, batch: Batch, started: float, run: asyncio.Future[list[Floats | Exception]]) -> None:
-        self._running.remove(batch)
-        seconds = time.perf_counter() - started
+    def _finish(self, turn: list[Batch], run: asyncio.Future[list[tuple[list[Floats | Exception], float]]]) -> None:
+        self._running.remove(turn)
         if not run.cancelled():
-            for (job, places), found in zip(batch.parts, run.result(), strict=True):
-                if isinstance(found, Exception):
-                    job.fail(found)
-                else:
-                    job.finish(places, found.tolist())
-        speed = batch.tokens * self._steps.lanes / max(seconds, 1e-6)
-        self._tokens_per_second += (speed - self._tokens_per_second) * (0.1 if self._tokens_per_second else 1.0)
-        self._on_batch(batch, seconds)
+            for batch, (outcomes, seconds) in zip(turn, run.result(), strict=True):
+                for (job, places), found in zip(batch.parts, outcomes, strict=True):
+                    if isinstance(found, Exception):
+                        job.fail(found)
+                    else:
+                        job.finish(places, found.tolist())
+                speed = batch.tokens * self._steps.lanes / max(seconds, 1e-6)
+                self._tokens_per_second += (speed - self._tokens_per_second) * (0.1 if self._tokens_per_second else 1.0)
+                self._on_batch(batch, seconds)
         self._fill_lanes()
+
+
+def score_turn(steps: Steps, turn: Sequence[Batch]) -> list[tuple[list[Floats | Exception], float]]:
+    """What `score_apart` gives for each batch, and its seconds."""
+    outcomes = []
+    for batch in turn:
+        started = time.perf_counter()
+        found = score_apart(steps, batch)
+        outcomes.append((found, time.perf_counter() - started))
+    return outcomes
 
 
 def score_apart(steps: Steps, batch: Batch) -> list[Floats | Exception]:
