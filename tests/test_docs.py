@@ -78,6 +78,17 @@ def test_the_readme_names_its_two_commands_each_alone_in_a_block() -> None:
     assert {"make demo", "make test"} <= set(alone)
 
 
+def test_the_retriever_the_threshold_and_each_library_to_move_from_are_one_click_from_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    targets = set(re.findall(rf"\]\({REPOSITORY}docs/([^)]+)\)", text))
+    headings = (ROOT / "docs" / "langchain.md").read_text(encoding="utf-8").splitlines()
+
+    assert {"langchain.md#a-retriever-that-reranks", "scores-and-thresholds.md", "index.md"} <= targets
+    assert "## A retriever that reranks" in headings
+    assert {f"peers/{page.name}" for page in (ROOT / "docs" / "peers").iterdir()} <= targets
+    assert "`score_threshold=" in text
+
+
 def test_the_readme_is_short() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     prose = re.sub(r"```.*?```|^\|.*$|<!--.*?-->|\]\([^)]*\)", "", text, flags=re.DOTALL | re.MULTILINE)
