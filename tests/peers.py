@@ -141,8 +141,8 @@ PEERS = (
             "A name that isn't listed is looked for on the hub, where FastEmbed raises at once.",
         ),
         why=(
-            "The same scores on a CPU in half to a third of the time that its default batches take, and a sixth of the memory; "
-            "in 0.8 of the time of its best batch size (benchmarks/README.md).",
+            "The same scores on a CPU in a quarter to a half of the time that its default takes, and a third to a seventh of "
+            "the memory; in 0.5 to 0.86 of the time of its best batch size (with `[optimize]`; benchmarks/README.md).",
             "Ranking, thresholds, windows over long documents, a score cache, and doors to both frameworks.",
             "FastEmbed also embeds; this package only reranks.",
         ),
@@ -178,7 +178,9 @@ PEERS = (
             "Your passages stay as they were; FlashRank writes a float32 `score` into them and sorts them in place.",
             "FlashRank's default model is `ms-marco-TinyBERT-L-2-v2`, English; ours is MiniLM-L-6, English too.",
         ),
-        why=("The same model 3 to 4 times as fast on a CPU, in a sixth of the memory (benchmarks/README.md).",),
+        why=(
+            "The same model 2 to 4 times as fast on a CPU, in a fifth to a seventh of the memory (benchmarks/README.md).",
+        ),
     ),
     Peer(
         slug="sentence-transformers",
@@ -344,7 +346,7 @@ PEERS = (
             "The score is a plain float and always the new one.",
         ),
         why=(
-            "Async that doesn't block, traces, a retriever of its own, and 3 to 4 times the speed.",
+            "Async that doesn't block, traces, a retriever of its own, and 2 to 4 times the speed.",
             "langchain-community is being sunset.",
             "`ms-marco-MultiBERT-L-12` has no ONNX counterpart by name: load the folder that FlashRank downloaded.",
         ),
@@ -546,7 +548,7 @@ PEERS = (
             ),
         ),
         silent=("`top_n` is 3 by default, there 20.",),
-        why=("Events and callbacks in order, async, and 3 to 4 times the speed.",),
+        why=("Events and callbacks in order, async, and 2 to 4 times the speed.",),
     ),
     Peer(
         slug="llama-index-cohere",
