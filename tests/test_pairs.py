@@ -309,6 +309,19 @@ def test_another_form_of_template_is_refused(pair: str, tmp_path: Path) -> None:
         pair_template(tokenizer, tmp_path)
 
 
+def test_a_template_whose_order_shows_in_one_text_alone_is_refused(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1, "b": 2}, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Replace("query", "a b"), normalizers.Replace("document", "b")]
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A", pair="$B:0 $A:0", special_tokens=[])
+    assert tokenizer.encode("query", "document").ids == [2, 1, 2], "the document stands where it would last"
+
+    with pytest.raises(UnsupportedModelError, match="query, then document"):
+        pair_template(tokenizer, tmp_path)
+
+
 def test_what_frames_a_single_text() -> None:
     assert frame(toy_tokenizer()) == ([1], [2])
     plain = toy_tokenizer()
@@ -342,6 +355,16 @@ def test_which_id_pads() -> None:
     assert pad_id(bare, None) == 0
     bare.add_special_tokens([AddedToken("[PAD]")])
     assert pad_id(bare, None) == 2
+
+
+def test_the_tokenizers_own_pad_token_comes_first_but_where_a_decoder_says_otherwise(toy_file: Path) -> None:
+    own = toy_tokenizer().token_to_id("[PAD]")
+
+    settings = TokenizerSettings(config={"pad_token": "[PAD]"})
+    options: dict[str, Any] = {"max_length": 9, "settings": settings, "pad_token_id": own + 5}
+
+    assert PairTokenizer(toy_file, **options).pad_id == own
+    assert PairTokenizer(toy_file, **options, pads_by_config=True).pad_id == own + 5
 
 
 def test_files_may_list_their_inputs_without_token_types(toy_file: Path) -> None:
