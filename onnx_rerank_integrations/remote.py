@@ -36,6 +36,7 @@ from onnx_rerank_integrations.core.errors import (
     RerankTimeoutError,
     UnknownModelError,
     UnsupportedModelError,
+    printable,
 )
 from onnx_rerank_integrations.core.scoring import Activation, Floats
 from onnx_rerank_integrations.core.types import Pair
@@ -99,6 +100,7 @@ class RemoteCrossEncoder(TextCrossEncoderBase):
         check_choice("activation", activation, Activation)
         if isinstance(retries, bool) or not isinstance(retries, int) or retries < 0:
             raise InputValueError(f"retries={retries!r} must be a whole number from 0")
+        check_key(api_key, "api_key")
         self.url = url
         self.activation = activation
         self._arguments: dict[str, Any] = {"model": model, "api_key": api_key, "timeout": timeout, "retries": retries}
@@ -316,7 +318,7 @@ class Http:
                 ) from error
             except BROKEN as error:
                 failure: RerankError = RemoteError(
-                    f"{self._base} can't be reached: {str(error) or type(error).__name__}\n"
+                    f"{self._base} can't be reached: {printable(str(error)) or type(error).__name__}\n"
                     "Is the server running (onnx-rerank serve), and is this its address?"
                 )
                 failure.__cause__ = error
@@ -388,8 +390,19 @@ class Http:
         if body is not None:
             headers["content-type"] = "application/json"
         if key := self._api_key or os.environ.get(API_KEY_VARIABLE):
+            check_key(key, API_KEY_VARIABLE)
             headers["authorization"] = f"Bearer {key}"
         return headers
+
+
+def check_key(key: object, where: str) -> None:
+    """Raises InputTypeError or InputValueError for what can't be sent as a key; no message shows it."""
+    if key is None:
+        return
+    if not isinstance(key, str):
+        raise InputTypeError(f"{where} must be a str or None, not {type(key).__name__}")
+    if not (key.isascii() and key.isprintable()):
+        raise InputValueError(f"{where} must hold printable ASCII characters only, as what is sent in a header does")
 
 
 def remaining(end: float) -> float:
@@ -452,7 +465,7 @@ def error_of(base: str, status: int, answer: bytes) -> RerankError:
     except (ValueError, RecursionError):
         body = {}
     body = body if isinstance(body, dict) else {}
-    said = str(body.get("message") or body.get("error") or "no more is said")[:1000]
+    said = printable(str(body.get("message") or body.get("error") or "no more is said")[:1000])
     message = f"{base} answered {status}: {said}"
     named = getattr(errors, str(body.get("code")), None)
     if isinstance(named, type) and issubclass(named, RerankError) and not issubclass(named, MissingExtraError):

@@ -330,6 +330,20 @@ def test_a_signal_is_told_with_the_way_on(sent: str, code: int, word: str, sourc
     assert sorted(os.listdir(tmp_path)) == ["in.parquet", "out"]
 
 
+def test_too_little_memory_is_told_with_the_way_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without_memory(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("onnx_rerank_integrations.extras.batch.rerank_file", without_memory)
+
+    done = invoke(source, tmp_path / "out", "-m", "lexical")
+
+    assert done.exit_code == 1
+    assert done.stderr == "Error: there isn't enough memory. Hold fewer rows in it at once, with --checkpoint-rows.\n"
+
+
 def test_a_finished_job_does_nothing_and_another_one_is_refused(
     source: Path, tmp_path: Path, lexical: TextCrossEncoder
 ) -> None:

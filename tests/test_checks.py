@@ -21,6 +21,7 @@ from onnx_rerank_integrations.core.checks import (
     check_max_length,
     check_model_name,
     check_parallel,
+    check_path,
     check_prompt,
     check_providers_option,
     check_score_threshold,
@@ -132,6 +133,7 @@ def test_what_are_no_pairs_is_told_by_its_type_and_place(pairs: Any, message: st
         (check_label, [None, 0, -1, 2, "yes"]),
         (check_instruction, [None, "", "find"]),
         (check_flag("a flag"), [True, False]),
+        (check_path("cache_dir"), [None, "", "a/b", Path("~/c")]),
         (check_model_name, [None, "name", Path("folder"), "ftp://x", "https"]),
         (check_prompt, [None, "none", "qwen3", "mxbai-v2", "nemotron", "{query} {document}"]),
         (check_providers_option, [None, [], ["A"], [("A", {})], [["A", {"x": 1}], "B"], ("A", "B")]),
@@ -161,6 +163,8 @@ def test_what_can_be_meant_is_taken(check: Any, good: list[Any]) -> None:
         (check_label, InputTypeError, [True, 1.0, [0]]),
         (check_instruction, InputTypeError, [3, b"find", ["find"]]),
         (check_flag("a flag"), InputTypeError, [None, 0, 1, "True"]),
+        (check_path("cache_dir"), InputTypeError, [3, b"a", True]),
+        (check_path("cache_dir"), InputValueError, ["\0", "a/\0/b", Path("a\0")]),
         (check_model_name, InputTypeError, [3, b"name", ["name"]]),
         (check_model_name, InputValueError, ["http://host", "HTTPS://host"]),
         (check_prompt, InputTypeError, [3, ["{query}"]]),
@@ -190,6 +194,8 @@ def test_refusals_name_the_option_and_say_what_it_takes() -> None:
         (check_parallel, -1, "parallel=-1 must be 1 or more, or 0 for one per CPU"),
         (check_max_length, 0, "max_length=0 must be 1 or more, or None for what the model was made for"),
         (check_threads, 4096, "threads=4096 is more than 1024"),
+        (check_path("cache_dir"), 7, "cache_dir must be a str, a Path or None, not 7"),
+        (check_path("cache_dir"), "a\0", "cache_dir='a\\x00' can be no path"),
         (check_flag("lazy_load"), "yes", "lazy_load must be True or False, not 'yes'"),
     ]:
         with pytest.raises((InputTypeError, InputValueError)) as caught:

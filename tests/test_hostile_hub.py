@@ -170,6 +170,10 @@ def test_a_redirect_to_what_is_no_address_of_the_web_is_refused(mirror: Mirror, 
     assert "which is no address of the web" in failure()
 
 
+def test_what_a_hub_says_works_on_no_terminal() -> None:
+    assert str(transfer.TransferError("\x1b[2Jgone\x07 é\nand more")) == "\ufffd[2Jgone\ufffd é\nand more"
+
+
 def test_a_redirect_without_end_has_one(mirror: Mirror, cache: Path) -> None:
     mirror.plan.status, mirror.plan.headers = 302, {"Location": "/loop"}
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnx_rerank_integrations import InvalidModelError, TextCrossEncoder
+from onnx_rerank_integrations import InvalidModelError, ModelNotFoundError, TextCrossEncoder, UnknownModelError
 from onnx_rerank_integrations.core.graphs import copies
 from onnx_rerank_integrations.core.graphs.optimized import optimized_path
 from onnx_rerank_integrations.core.model import files, identity
@@ -216,6 +216,30 @@ def test_our_cache_lies_beside_the_hubs_unless_it_is_moved(tmp_path: Path, monke
     monkeypatch.delenv(identity.CACHE_VARIABLE)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub"))
     assert identity.own_cache() == tmp_path / "huggingface" / "onnx-rerank"
+
+
+def test_the_folder_of_a_user_who_isnt_there_is_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    place = "~nobody-of-that-name/x"
+    monkeypatch.setenv(identity.CACHE_VARIABLE, place)
+
+    assert identity.own_cache() == tmp_path / place
+    assert identity.own_cache(place) == tmp_path / place / "onnx-rerank"
+    assert len(TextCrossEncoder("lexical", cache_dir=place, score_cache=f"{place}/scores").rerank("q", ["a"])) == 1
+    assert (tmp_path / place / "scores").is_file()
+    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+        TextCrossEncoder(place + "/model")
+    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+        TextCrossEncoder("lexical", specific_model_path=place + "/model")
+
+
+def test_a_name_too_long_for_any_file_is_no_model() -> None:
+    with pytest.raises(UnknownModelError, match="is no supported model"):
+        TextCrossEncoder("x" * 5000)
+    with pytest.raises(ModelNotFoundError, match="there is no folder"):
+        TextCrossEncoder("./" + "x" * 5000 + "/y")
 
 
 def test_a_digests_kind_shows_in_its_length() -> None:

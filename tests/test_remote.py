@@ -7,6 +7,7 @@ import copy
 import http.server
 import json
 import multiprocessing
+import os
 import pickle
 import random
 import socket
@@ -227,6 +228,33 @@ def test_what_is_no_address_is_refused_and_no_key_is_shown(url: str) -> None:
     with pytest.raises(InputValueError) as raised:
         RemoteCrossEncoder(url)
     assert "secret-word" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["secret-word\nX-A: b", "secret-word\0", "secret-word\u00e9", "secret-word\ud800"])
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputValueError, match="api_key must hold printable ASCII") as raised:
+        RemoteCrossEncoder("http://127.0.0.1:1", api_key=key)
+    assert "secret-word" not in str(raised.value)
+    with pytest.raises(InputTypeError, match="api_key must be a str or None, not bytes"):
+        RemoteCrossEncoder("http://127.0.0.1:1", api_key=b"secret-word")  # type: ignore[arg-type]
+
+    monkeypatch.setattr("os.environ", {**os.environ, "ONNX_RERANK_API_KEY": key})
+    with scripted(scores) as (url, asked), pytest.raises(InputValueError, match="ONNX_RERANK_API_KEY must") as raised:
+        RemoteCrossEncoder(url).rerank("q", ["x"])
+    assert "secret-word" not in str(raised.value)
+    assert asked == []
+
+
+@pytest.mark.parametrize("where", ["body", "status line"])
+def test_what_a_server_says_works_on_no_terminal(where: str) -> None:
+    def status_line(handler: http.server.BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.wfile.write(b"HTTP/9.9 \x1b[2Jgone\r\n\r\n")
+        handler.close_connection = True
+
+    reply = as_json({"message": "\x1b[2Jgone\x07\u202e"}, 400) if where == "body" else status_line
+    with scripted(reply) as (url, _), pytest.raises(RerankError, match="gone") as raised:
+        RemoteCrossEncoder(url, retries=0).rerank("q", ["x"])
+    assert all(letter.isprintable() or letter == "\n" for letter in str(raised.value))
 
 
 @pytest.mark.parametrize("options", [{"timeout": 0}, {"timeout": "3"}, {"retries": -1}, {"activation": "softmax"}])

@@ -83,6 +83,18 @@ def check_instruction(instruction: object) -> None:
         raise InputTypeError(f"instruction must be a str or None, not {type(instruction).__name__}")
 
 
+def check_path(name: str) -> Callable[[object], None]:
+    """A check for an option that is a path or None."""
+
+    def check(value: object) -> None:
+        if value is not None and not isinstance(value, (str, Path)):
+            raise InputTypeError(f"{name} must be a str, a Path or None, not {value!r:.80}")
+        if "\0" in str(value):
+            raise InputValueError(f"{name}={str(value)!r:.80} can be no path: it holds a NUL character")
+
+    return check
+
+
 def check_flag(name: str) -> Callable[[object], None]:
     """A check for an option that is True or False."""
 

@@ -84,3 +84,8 @@ class MissingExtraError(RerankError, ImportError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f'{purpose} needs an optional dependency: pip install "onnx-rerank-integrations[{extra}]"')
+
+
+def printable(text: str) -> str:
+    """What somebody else said, without the characters that would work on the terminal that shows it."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)

@@ -25,6 +25,7 @@ from onnx_rerank_integrations.core.checks import (
     check_label,
     check_max_length,
     check_model_name,
+    check_path,
     check_prompt,
     check_providers_option,
     check_threads,
@@ -87,7 +88,10 @@ class Source:
         },
     )
     cache_dir: str | Path | None = option(
-        None, "Where hub files are kept; None for huggingface_hub's own cache.", example="/srv/models"
+        None,
+        "Where hub files are kept; None for huggingface_hub's own cache.",
+        example="/srv/models",
+        check=check_path("cache_dir"),
     )
     revision: str | None = option(None, "The hub's branch, tag or commit; None for ``main``.", example="main")
     local_files_only: bool = option(False, "Never ask the network.", example=True)

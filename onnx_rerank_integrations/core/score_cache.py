@@ -23,7 +23,7 @@ import numpy as np
 from onnx_rerank_integrations.core.base import TextCrossEncoderBase
 from onnx_rerank_integrations.core.engine.forks import Lock, undivided
 from onnx_rerank_integrations.core.errors import InputTypeError, InputValueError
-from onnx_rerank_integrations.core.model.storage import make_folder, why_untrusted
+from onnx_rerank_integrations.core.model.storage import expanded, make_folder, why_untrusted
 from onnx_rerank_integrations.core.scoring import Floats
 from onnx_rerank_integrations.core.types import Pair
 
@@ -141,7 +141,7 @@ def open_store(where: int | str | Path | None) -> Store | None:
         if where < 1:
             raise InputValueError(f"score_cache={where} must be 1 or more scores, or None for no cache")
         return MemoryCache(where)
-    return DiskCache(Path(where).expanduser())
+    return DiskCache(expanded(where))
 
 
 class MemoryCache:

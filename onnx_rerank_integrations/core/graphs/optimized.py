@@ -36,6 +36,7 @@ from onnx_rerank_integrations.core.errors import (
 )
 from onnx_rerank_integrations.core.graphs.copies import NoCopyError, copy_of
 from onnx_rerank_integrations.core.model.identity import content, graph_files, hash_file, own_cache
+from onnx_rerank_integrations.core.model.storage import expanded
 
 if TYPE_CHECKING:
     import onnx
@@ -85,7 +86,7 @@ def optimized_path(onnx_path: str | Path, *, cache_dir: str | Path | None = None
     source = Path(onnx_path).absolute()
     if not source.is_file():
         raise ModelNotFoundError(f"optimize: no ONNX file at {source}")
-    cache = Path(cache_dir).expanduser() if cache_dir else own_cache()
+    cache = expanded(cache_dir) if cache_dir else own_cache()
     try:
         if not (cache / KIND).is_dir() and importlib.util.find_spec("onnx") is None:
             raise MissingExtraError("Optimizing a graph", "optimize")  # before a large file is hashed for nothing

@@ -28,7 +28,7 @@ from onnx_rerank_integrations.core.model.advice import how_to_mend, how_to_name,
 from onnx_rerank_integrations.core.model.external_data import inner_path, is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.hub import HubOptions, HubRepository, open_repository
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, content, own_cache, sha256
-from onnx_rerank_integrations.core.model.storage import read_json
+from onnx_rerank_integrations.core.model.storage import expanded, read_json
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
@@ -364,7 +364,7 @@ class _Folder:
 def _folder_of(model: str, description: ModelDescription | None, specific_model_path: Path | None) -> Path | None:
     """The folder that a name stands for, None where it stands for something on the hub."""
     if specific_model_path is not None:
-        folder = specific_model_path.expanduser()
+        folder = expanded(specific_model_path)
         if not folder.is_dir():
             raise ModelNotFoundError(_no_folder(model, folder, "specific_model_path"))
         return folder.absolute()
@@ -378,10 +378,10 @@ def _folder_of(model: str, description: ModelDescription | None, specific_model_
         return folder
     if description is not None or not model.strip():
         return None
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = expanded(model)
+    if os.path.isdir(path):  # unlike pathlib's, of a name that is too long too
         return path.absolute()  # its graph may be opened once more, wherever the process has gone meanwhile
-    if path.is_file():
+    if os.path.isfile(path):
         graph = f" and model_file={path.name!r}" if path.suffix == ".onnx" else f": {str(path.parent)!r}"
         raise InputValueError(
             f"{model!r} is a file, and a model is a folder: its tokenizer and configuration are needed too.\n"
@@ -457,7 +457,7 @@ def _looks_like_a_path(model: str) -> bool:
 
 def _no_folder(model: str, path: Path, argument: str) -> str:
     path = path.absolute()
-    there = next((parent for parent in path.parents if parent.is_dir()), path)
+    there = next((parent for parent in path.parents if os.path.isdir(parent)), path)
     missing = path.relative_to(there).parts[0] if path != there else ""
     siblings = [entry.name for entry in there.iterdir() if entry.is_dir()] if os.access(there, os.R_OK) else []
     near = difflib.get_close_matches(missing, siblings, n=2)
@@ -477,7 +477,7 @@ def anchored(options: Mapping[str, Any], model: str = "model_name") -> dict[str,
     """
     name = options.get(model)
     is_folder = isinstance(name, str | Path) and registry.find(str(name)) is None
-    is_folder = is_folder and str(name).lower() not in registry.PACKAGED and Path(str(name)).expanduser().is_dir()
+    is_folder = is_folder and str(name).lower() not in registry.PACKAGED and os.path.isdir(expanded(str(name)))
     paths = ["specific_model_path", "cache_dir", "score_cache", *([model] if is_folder else [])]
     return {
         **options,
@@ -486,7 +486,7 @@ def anchored(options: Mapping[str, Any], model: str = "model_name") -> dict[str,
 
 
 def _absolute(path: str | Path) -> str | Path:
-    absolute = Path(path).expanduser().absolute()
+    absolute = expanded(path).absolute()
     return path if Path(path).is_absolute() else absolute if isinstance(path, Path) else str(absolute)
 
 

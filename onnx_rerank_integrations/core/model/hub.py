@@ -41,7 +41,7 @@ from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_men
 from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, hash_file, hash_like, kind_of, learn, own_cache
 from onnx_rerank_integrations.core.model.locks import locked
-from onnx_rerank_integrations.core.model.storage import is_inside, make_folder, read_record, write_atomically
+from onnx_rerank_integrations.core.model.storage import expanded, is_inside, make_folder, read_record, write_atomically
 from onnx_rerank_integrations.core.model.variants import GRAPH_FOLDERS
 
 _log = logging.getLogger(__name__)
@@ -287,7 +287,7 @@ def open_repository(
     """
     from huggingface_hub import constants
 
-    cache = Path(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).expanduser().absolute()
+    cache = expanded(constants.HF_HUB_CACHE if options.cache_dir is None else options.cache_dir).absolute()
     storage = cache / f"models--{repo_id.replace('/', '--')}"
     commit = _cached_commit(storage, options.revision)
     cached = HubRepository(model, repo_id, storage, commit, options) if commit else None

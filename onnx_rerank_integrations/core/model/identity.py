@@ -19,7 +19,13 @@ import time
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-from onnx_rerank_integrations.core.model.storage import make_folder, read_record, why_untrusted, write_atomically
+from onnx_rerank_integrations.core.model.storage import (
+    expanded,
+    make_folder,
+    read_record,
+    why_untrusted,
+    write_atomically,
+)
 from onnx_rerank_integrations.core.onnx_format import external_data
 
 _log = logging.getLogger(__name__)
@@ -43,9 +49,9 @@ _known: dict[tuple[Path, str], tuple[Stamp, str]] = {}
 def own_cache(cache_dir: str | Path | None = None) -> Path:
     """Where this package keeps what it made: below `cache_dir`, else ``$ONNX_RERANK_CACHE``, else beside the hub's."""
     if cache_dir is not None:
-        return Path(cache_dir).expanduser().absolute() / OUR_FOLDER
+        return expanded(cache_dir).absolute() / OUR_FOLDER
     if moved := os.environ.get(CACHE_VARIABLE):
-        return Path(moved).expanduser().absolute()
+        return expanded(moved).absolute()
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE).parent / OUR_FOLDER

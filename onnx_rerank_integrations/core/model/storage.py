@@ -17,6 +17,11 @@ MOST_JSON_BYTES = 256 << 20
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a user's folder in the place of ``~``; as it is where there is no such user, as shells leave it."""
+    return Path(os.path.expanduser(path))  # pathlib's raises RuntimeError there
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 

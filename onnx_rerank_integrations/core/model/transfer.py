@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
+from onnx_rerank_integrations.core.errors import printable
+
 HEAD_SECONDS = 30.0
 WINDOW_SECONDS = 30.0
 WINDOW_BYTES = 30_000
@@ -42,7 +44,7 @@ class TransferError(Exception):
     """
 
     def __init__(self, message: str, *, may_pass: bool = False) -> None:
-        super().__init__(without_password(message))
+        super().__init__(printable(without_password(message)))
         self.may_pass = may_pass
 
 

@@ -54,6 +54,9 @@ class Commands(TyperGroup):
             raise typer.Exit(stopped(stop)) from stop
         except BrokenPipeError as error:
             raise typer.Exit(PIPE_CLOSED) from error
+        except MemoryError as error:
+            typer.echo(" ".join(["Error: there isn't enough memory.", *getattr(error, "__notes__", ())]), err=True)
+            raise typer.Exit(OUR_ERROR) from error
         except OSError as error:
             typer.echo(f"Error: {error.strerror or error}", err=True)
             raise typer.Exit(OUR_ERROR) from error

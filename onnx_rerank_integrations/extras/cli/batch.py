@@ -112,6 +112,9 @@ def batch(
     except KeyboardInterrupt as stop:
         stop.add_note("The same command goes on where it stopped.")
         raise
+    except MemoryError as error:
+        error.add_note("Hold fewer rows in it at once, with --checkpoint-rows.")
+        raise
     _write_report(report, as_json)
 
 
