@@ -150,6 +150,8 @@ def test_a_caller_may_read_less_of_documents(toy_file: Path) -> None:
 
     assert [read(one) for one in encoded] == ["/ a / b c /", "/ a / b c /", "/ a / b /"]
     assert [one.truncated for one in encoded] == [True, False, False]
+    first = PairTokenizer(toy_file, max_length=8, long_documents="first")
+    assert [one.truncated for one in first.encode([("a", "b c"), ("a", "b c d")], document_tokens=2)] == [False, True]
     windows = PairTokenizer(toy_file, max_length=8, long_documents="max")
     assert [read(one) for one in windows.encode([("a", "b c d e f g")], document_tokens=5)] == [
         "/ a / b c d e /",
@@ -179,6 +181,62 @@ def test_a_prompts_query_may_fill_three_quarters_and_keeps_its_end(toy_file: Pat
     assert words("a", "b " * 20) == ("/ x a y " + "b " * 8 + "z /", True)
     assert words("a " * 20, "b c") == ("/ x " + "a " * 7 + "y b c z /", True)
     assert words("a " * 7, "b c d")[0] == "/ x " + "a " * 7 + "y b c z /"
+
+
+def test_a_prompts_words_after_a_text_are_in_each_window_and_have_no_types(toy_file: Path) -> None:
+    def windows(max_length: int, document: str) -> list[str]:
+        tokenizer = PairTokenizer(
+            toy_file, max_length=max_length, prompt="x {query} y {document} z", long_documents="max"
+        )
+        encoded = tokenizer.encode([("a", document)])
+        assert not any(one.type_ids.any() or one.truncated for one in encoded)
+        return [read(one) for one in encoded]
+
+    assert windows(14, "b c d e f g h i j k") == ["/ x a y b c d e f g h i z /", "/ x a y h i j k z /"]
+    assert windows(14, "b c d e f g h i") == ["/ x a y b c d e f g h i z /"]
+    assert windows(8, "b c d") == ["/ x a y b c z /", "/ x a y d z /"]
+    assert windows(7, "b c d") == ["/ x a y b z /", "/ x a y c z /", "/ x a y d z /"]
+
+
+def test_the_end_of_a_text_that_is_kept_whole_stays_as_it_is_tokenized_with_the_prompt(tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.normalizer = normalizers.Replace("b y", "k")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    pairs = PairTokenizer(tmp_path / "tokenizer.json", max_length=10, prompt="x {query} y {document} z")
+
+    whole, cut = pairs.encode([("a b", "c d"), ("a b", "c " * 20)])
+
+    assert read(whole) == "/ x a k c d z /"
+    assert read(cut) == "/ x a k c c c c z /"
+
+
+@pytest.mark.parametrize("how", ["special", "text"])
+def test_a_prompt_takes_the_place_of_a_pair_template_that_nobody_names(how: Any, tmp_path: Path) -> None:
+    tokenizer = toy_tokenizer()
+    tokenizer.post_processor = processors.Sequence([])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    options: dict[str, Any] = {"max_length": 9, "settings": TokenizerSettings(), "special_tokens_in_text": how}
+
+    (encoded,) = PairTokenizer(tmp_path / "tokenizer.json", **options, prompt="x {query} y {document}").encode(
+        [("a", "b")]
+    )
+
+    assert read(encoded) == "x a y b"
+    with pytest.raises(UnsupportedModelError, match="has no pair template"):
+        PairTokenizer(tmp_path / "tokenizer.json", **options)
+
+
+def test_a_long_query_is_not_read_to_its_end_and_a_lone_surrogate_is_a_character(toy_file: Path) -> None:
+    tokenizer = PairTokenizer(toy_file, max_length=8)
+    longest: list[int] = []
+    token_ids = tokenizer._token_ids
+    tokenizer._token_ids = lambda texts: longest.append(max(map(len, texts))) or token_ids(texts)  # type: ignore[func-returns-value]
+
+    long, surrogate = tokenizer.encode([("a " * 100_000, "b"), ("a \ud800", "b \udc00 c")])
+
+    assert read(long) == "/ a a a a / b /"
+    assert max(longest) < 10_000
+    assert surrogate.length == 8
 
 
 def test_a_text_that_spells_a_control_token_is_read_as_its_characters_on_request(tmp_path: Path) -> None:
@@ -357,13 +415,20 @@ def test_which_id_pads() -> None:
     assert pad_id(bare, None) == 2
 
 
-def test_the_tokenizers_own_pad_token_comes_first_but_where_a_decoder_says_otherwise(toy_file: Path) -> None:
+def test_the_tokenizers_own_pad_token_comes_first_but_where_a_decoder_says_otherwise(
+    toy_file: Path, tmp_path: Path
+) -> None:
     own = toy_tokenizer().token_to_id("[PAD]")
 
     settings = TokenizerSettings(config={"pad_token": "[PAD]"})
     options: dict[str, Any] = {"max_length": 9, "settings": settings, "pad_token_id": own + 5}
 
     assert PairTokenizer(toy_file, **options).pad_id == own
+    tokenizer = toy_tokenizer()
+    tokenizer.enable_padding(pad_token="b", pad_id=tokenizer.token_to_id("b"))
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    assert PairTokenizer(tmp_path / "tokenizer.json", max_length=9).pad_id == tokenizer.token_to_id("b")
+    assert PairTokenizer(tmp_path / "tokenizer.json", max_length=9, settings=settings).pad_id == own
     assert PairTokenizer(toy_file, **options, pads_by_config=True).pad_id == own + 5
 
 

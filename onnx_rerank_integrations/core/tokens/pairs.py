@@ -461,7 +461,7 @@ def collate(
     arrays = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
     if "position_ids" in inputs:
         arrays["position_ids"] = (
-            np.maximum(attention_mask.cumsum(axis=1) - 1 + first_position, 0)
+            np.maximum(attention_mask.cumsum(axis=1) - 1, 0)
             if first_position == 0
             else attention_mask.cumsum(axis=1) * attention_mask + first_position - 1
         )
