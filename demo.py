@@ -16,7 +16,7 @@ from pathlib import Path
 from onnx_rerank_integrations import RankedDocument, TextCrossEncoder
 
 PASSAGES = Path(__file__).parent / "notebooks" / "data" / "factbook" / "corpus.jsonl.gz"
-QUESTION = "Where do vessels get stuck in winter?"
+QUESTION = "Where do vessels get stuck when it freezes?"
 SHOWN = 3
 MAX_LENGTH = 64
 """Tokens: enough for most of these passages, and for the beginning of the others."""

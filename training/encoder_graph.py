@@ -219,6 +219,9 @@ class Encoder:
 
     def _gelu(self, x: str, output: str) -> str:
         g = self._g
+        if self._activations is not None:
+            # By the hyperbolic tangent: off by 5e-4 at most, a thirtieth of an int8 step, and a third quicker.
+            return g.add("FastGelu", x, domain=MICROSOFT, output=output)
         bent = g.add("Add", g.add("Erf", g.add("Div", x, g.number(2**0.5))), g.number(1))
         return g.add("Mul", g.add("Mul", x, g.number(0.5)), bent, output=output)
 
