@@ -121,6 +121,7 @@ def test_bench_counts_what_it_ran() -> None:
     assert speed.tokens == encoder.token_count((bench.QUERY, passage) for passage in passages)
     assert speed.documents_per_second == pytest.approx(10 / speed.p50)
     assert 0 < speed.p50 <= speed.p99
+    assert speed.cpu > 0
     assert speed.peak_memory is not None
     assert speed.peak_memory > 10**7
     with pytest.raises(InputValueError, match="no documents"):

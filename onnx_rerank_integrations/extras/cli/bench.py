@@ -63,6 +63,7 @@ def bench(
         ["tokens per second", f"{speed.tokens_per_second:,.0f}"],
         ["p50 of a call", f"{speed.p50 * 1000:,.1f} ms"],
         ["p99 of a call", f"{speed.p99 * 1000:,.1f} ms"],
+        ["CPU time of a call", f"{speed.cpu * 1000:,.1f} ms"],
         ["peak memory of the process", f"{speed.peak_memory / 1e6:,.0f} MB" if speed.peak_memory else "unknown"],
     ]
     write_table([encoder.model_name, "measured"], rows)
