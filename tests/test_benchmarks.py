@@ -15,7 +15,6 @@ from benchmarks import bars, contenders, engine, floor, measure, models, pressur
 from benchmarks.measure import Log, Measurement
 from benchmarks.sample import Sample
 from onnx_rerank_integrations import TextCrossEncoder
-from onnx_rerank_integrations.extras.evaluate import evaluate
 
 
 def a_sample(seconds: float, *, noise: float | None = 0.0, peak: int = 100_000_000, texts_bytes: int = 0) -> Sample:
@@ -438,19 +437,30 @@ class TestQualitySpeed:
         assert (folder / "corpus.jsonl").read_text() == (collection / "corpus.jsonl").read_text()
         assert quality_speed.some_queries(collection, None, out) == collection
 
-    def test_a_row_holds_speed_and_quality_of_a_way_and_says_why_another_is_missing(self, collection):
-        lexical = TextCrossEncoder("lexical", threads=1)
-        timed = {quality_speed.FP32: quality_speed.Timed(lexical), "again": quality_speed.Timed(lexical)}
-        evaluation = evaluate(collection, timed, top_k=3)
+    def test_a_row_holds_speed_and_quality_of_a_way_and_says_why_another_is_missing(self, collection, tmp_path):
+        encoders = {name: TextCrossEncoder("lexical", threads=1) for name in (quality_speed.FP32, "again")}
 
-        table = quality_speed.table([evaluation], timed, {"bf16": "no such CPU"})
+        calls = quality_speed.some_calls([collection], 3, 2)
+        rates = quality_speed.measure_speed(encoders, calls)
+        quality = quality_speed.measure_quality(encoders, [collection], 3, tmp_path / "kept.json")
+        table = quality_speed.table(quality, rates, {"bf16": "no such CPU"})
 
         rows = {
             line.split("|")[1].strip(): [cell.strip() for cell in line.split("|")[2:-1]] for line in table.splitlines()
         }
+        assert len(calls) >= 2
+        assert set(map(len, calls)) == {1}, "BM25 finds one document for each query"
         assert rows[""][2] == "nDCG@10, bees"
         assert rows["again"][3] == "+0.000"
-        assert rows["again"][2] == rows["fp32"][2] == f"{evaluation.models[0].mean():.3f}"
-        assert rows["again"][0] == f"{timed['again'].documents / timed['again'].seconds:,.1f}"
-        assert timed["again"].documents == timed[quality_speed.FP32].documents > 0
+        assert rows["again"][2] == rows["fp32"][2] == "1.000"
+        assert rows["again"][0] == f"{rates['again']:,.1f}"
         assert rows["bf16"][0] == "no such CPU"
+
+    def test_quality_that_was_measured_is_kept_and_not_measured_again(self, collection, tmp_path):
+        kept = tmp_path / "kept.json"
+        first = quality_speed.measure_quality({"a": TextCrossEncoder("lexical")}, [collection], 3, kept)
+
+        again = quality_speed.measure_quality({"a": None, "b": TextCrossEncoder("lexical")}, [collection], 3, kept)
+
+        assert again["bees"].pop("b") == first["bees"]["a"]
+        assert again == first
