@@ -134,6 +134,46 @@ def _load_sentence_transformers(folder: Path, threads: int, backend: str) -> Sco
     return score
 
 
+def _load_sentence_transformers_openvino(folder: Path, threads: int) -> Scorer:
+    # It exports the model each time unless it is saved, which it says one should.
+    import torch
+    from sentence_transformers import CrossEncoder
+
+    torch.set_num_threads(threads)
+    saved = folder / "st-openvino"
+    options = {"ov_config": {"INFERENCE_NUM_THREADS": threads}}
+    if not saved.exists():
+        CrossEncoder(str(folder), device="cpu", max_length=512, backend="openvino").save_pretrained(str(saved))
+    encoder = CrossEncoder(
+        str(saved), device="cpu", max_length=512, backend="openvino", model_kwargs=options, local_files_only=True
+    )
+
+    def score(groups: Sequence[Group]) -> list[float]:
+        scores = encoder.predict(_pairs(groups), activation_fn=torch.nn.Identity(), show_progress_bar=False)
+        return [float(value) for value in scores]
+
+    return score
+
+
+def _load_infinity(folder: Path, threads: int) -> Scorer:
+    import asyncio
+
+    import torch
+    from infinity_emb import AsyncEmbeddingEngine, EngineArgs
+
+    torch.set_num_threads(threads)
+    settings = EngineArgs(model_name_or_path=str(folder), engine="torch", device="cpu", model_warmup=False)
+    engine = AsyncEmbeddingEngine.from_args(settings)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(engine.astart())
+
+    def rank(query: str, documents: list[str]) -> list[tuple[int, float]]:
+        ranked, _ = loop.run_until_complete(engine.rerank(query=query, docs=documents, raw_scores=True))
+        return [(one.index, one.relevance_score) for one in ranked]
+
+    return lambda groups: _in_input_order(groups, rank)
+
+
 def _load_fastretrieval(folder: Path, threads: int) -> Scorer:
     from fastretrieval import TextCrossEncoder
     from fastretrieval.common.model_description import BaseModelDescription, ModelSource
@@ -242,6 +282,15 @@ PEERS = (
         partial(_load_sentence_transformers, backend="onnx"),
         environment="st-onnx",
     ),
+    Contender(
+        "sentence-transformers-openvino",
+        "sentence-transformers, OpenVINO",
+        _load_sentence_transformers_openvino,
+        environment="st-openvino",
+        exact=False,  # OpenVINO computes in bf16 where the CPU has it, unless it is told not to
+        weights=SAFETENSORS,
+    ),
+    Contender("infinity", "infinity-emb, torch", _load_infinity, environment="infinity", weights=SAFETENSORS),
     Contender("fastretrieval", "fastretrieval", _load_fastretrieval),
     Contender("kjarni", "kjarni", _load_kjarni, weights=SAFETENSORS),
     Contender("candding", "candding", _load_candding, weights=SAFETENSORS),
