@@ -253,6 +253,20 @@ def test_a_text_that_spells_a_control_token_is_read_as_its_characters_on_request
     assert read(spelled.encode(pairs)[0]) == "/ a / b /"
     assert read(spelled.encode(pairs)[1]).startswith("/ a / b ")
     assert read(spelled.encode(pairs)[1]).endswith(" c /")
+    assert spelled._spell_out("b [SEP] c") == "b [ SEP] c"
+
+
+def test_a_prefix_stands_before_each_query(toy_file: Path) -> None:
+    tokenizer = PairTokenizer(toy_file, max_length=9, query_prefix="x ")
+
+    assert [read(one) for one in tokenizer.encode([("a", "b"), ("c", "d")])] == ["/ x a / b /", "/ x c / d /"]
+
+
+def test_a_prompts_words_are_kept_even_where_a_text_is_left_out(toy_file: Path) -> None:
+    cut = PairTokenizer(toy_file, max_length=9)._cut
+
+    kept = [cut(ids_of(1, 2, 8, 9), length, ids_of(8, 9)).tolist() for length in (4, 3, 2, 1)]
+    assert kept == [[1, 2, 8, 9], [1, 8, 9], [8, 9], [8, 9]]
 
 
 def test_trials_are_the_same_drawn_ordinary_tokens_each_time(toy_file: Path) -> None:
@@ -378,6 +392,18 @@ def test_a_template_whose_order_shows_in_one_text_alone_is_refused(tmp_path: Pat
 
     with pytest.raises(UnsupportedModelError, match="query, then document"):
         pair_template(tokenizer, tmp_path)
+
+
+def test_the_template_is_read_off_texts_that_give_tokens(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(models.BPE({"[C]": 0, "[S]": 1, "f": 2, "g": 3}, []))  # drops what it doesn't know
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[C] $A", pair="[C] $A [S] $B", special_tokens=[("[C]", 0), ("[S]", 1)]
+    )
+    assert tokenizer.encode("query").ids == [0]
+
+    template = pair_template(tokenizer, tmp_path)
+
+    assert [part.ids.tolist() for part in (template.before, template.between, template.after)] == [[0], [1], []]
 
 
 def test_what_frames_a_single_text() -> None:

@@ -138,6 +138,36 @@ def test_a_fork_doesnt_wait_for_ever(monkeypatch: pytest.MonkeyPatch, caplog: py
         thread.join()
 
 
+FORKS_BESIDE_A_POOL = """
+import os, sys, threading, time
+from onnx_rerank_integrations.core.engine import forks
+
+def work():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with forks.undivided():
+        inside.set()
+        while not forks._forking:
+            time.sleep(0.001)
+        ThreadPoolExecutor(1).submit(int).result()  # as openvino does while it is imported
+
+inside = threading.Event()
+threading.Thread(target=work).start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@needs_fork
+def test_a_fork_waits_for_a_thread_that_starts_others() -> None:
+    done = run(FORKS_BESIDE_A_POOL)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 FORKS_WHILE_LOADING = """
 import os, sys, threading, time
 from onnx_rerank_integrations import TextCrossEncoder

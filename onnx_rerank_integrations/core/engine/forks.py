@@ -6,6 +6,7 @@ released, and what it was making is never finished.
 
 from __future__ import annotations
 
+import concurrent.futures.thread  # noqa: F401 - its own lock for forks is taken after ours where it is registered first
 import logging
 import os
 import threading

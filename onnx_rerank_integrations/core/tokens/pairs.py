@@ -417,7 +417,7 @@ def fit_lengths(query: int, document: int, room: int, truncation: Truncation, qu
 def window_starts(length: int, window: int) -> range:
     """Where windows of `window` tokens begin so that they cover `length` tokens and overlap by `WINDOW_OVERLAP`."""
     stride = max(1, round(window * (1 - WINDOW_OVERLAP)))
-    return range(0, max(length - window, 0) + stride, stride) if length > window else range(1)
+    return range(0, length - window + stride, stride) if length > window else range(1)
 
 
 INPUTS: Mapping[str, np.dtype[Any]] = dict.fromkeys(
