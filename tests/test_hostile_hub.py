@@ -14,7 +14,7 @@ import huggingface_hub
 import pytest
 
 from onnx_rerank_integrations.core.errors import ModelNotFoundError
-from onnx_rerank_integrations.core.model import files, hub, transfer
+from onnx_rerank_integrations.core.model import files, hub, storage, transfer
 from tests.local_hub import LocalHub, point_client_at
 from tests.onnx_files import model_files, run, write
 from tests.soak.mirror import COMMIT, Addressed, Mirror, Plan, chain, entry, heard, listing
@@ -130,6 +130,28 @@ def test_nothing_is_written_or_removed_through_a_planted_link(
     else:
         assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
     assert sorted(victim.rglob("*")) == before
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no such files here")
+@pytest.mark.parametrize("planted", ["a pipe", "a device", "endless", "no text", "a path"])
+@pytest.mark.parametrize("place", ["refs/main", f"onnx-rerank/{COMMIT}.json"])
+def test_what_is_planted_in_the_place_of_a_small_file_is_no_answer_and_not_waited_for(
+    mirror: Mirror, cache: Path, place: str, planted: str
+) -> None:
+    files.locate("org/name")
+    path = cache / "models--org--name" / place
+    path.unlink()
+    if planted == "a pipe":
+        os.mkfifo(path)
+    elif planted == "a device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.write_bytes({"endless": b"a" * 5_000_000, "no text": b"\xff" * 40, "a path": b"../../../up"}[planted])
+
+    assert run(files.locate("org/name").onnx) == [5.0, 7.0, 9.0]
+    os.mkfifo(cache / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        storage.read_bytes(cache / "pipe")
 
 
 def test_what_is_cleaned_is_what_this_package_made(mirror: Mirror, cache: Path) -> None:

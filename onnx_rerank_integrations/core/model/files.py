@@ -28,7 +28,7 @@ from onnx_rerank_integrations.core.model.advice import how_to_mend, how_to_name,
 from onnx_rerank_integrations.core.model.external_data import inner_path, is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.hub import HubOptions, HubRepository, open_repository
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, content, own_cache, sha256
-from onnx_rerank_integrations.core.model.storage import expanded, read_json
+from onnx_rerank_integrations.core.model.storage import expanded, read_bytes, read_json
 from onnx_rerank_integrations.core.onnx_format import describe_broken, external_data
 from onnx_rerank_integrations.core.types import ModelDescription, ModelFiles
 
@@ -435,7 +435,7 @@ def snapshot_in(folder: Path, repo_id: str, revision: str) -> Path | None:
     if not held_commits:
         return None
     ref = snapshots.parent / "refs" / revision
-    commit = ref.read_text(encoding="utf-8").strip() if ref.is_file() else revision
+    commit = read_bytes(ref).decode("utf-8", "replace").strip() if ref.is_file() else revision
     for path in held_commits:
         if path.name == commit or len(held_commits) == 1:
             return path
@@ -535,7 +535,7 @@ def _read_json(model: str, path: Path) -> Any:
 
 
 def _read_text(path: Path | None) -> str | None:
-    return None if path is None else path.read_text(encoding="utf-8", errors="replace")
+    return None if path is None else read_bytes(path).decode("utf-8", "replace")
 
 
 def _read_json_object(model: str, path: Path | None) -> Mapping[str, Any]:

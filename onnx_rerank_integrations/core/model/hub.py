@@ -41,7 +41,14 @@ from onnx_rerank_integrations.core.model.advice import how_to_log_in, how_to_men
 from onnx_rerank_integrations.core.model.external_data import is_accepted, link_side_by_side
 from onnx_rerank_integrations.core.model.identity import OUR_FOLDER, hash_file, hash_like, kind_of, learn, own_cache
 from onnx_rerank_integrations.core.model.locks import locked
-from onnx_rerank_integrations.core.model.storage import expanded, is_inside, make_folder, read_record, write_atomically
+from onnx_rerank_integrations.core.model.storage import (
+    expanded,
+    is_inside,
+    make_folder,
+    read_bytes,
+    read_record,
+    write_atomically,
+)
 from onnx_rerank_integrations.core.model.variants import GRAPH_FOLDERS
 
 _log = logging.getLogger(__name__)
@@ -326,8 +333,8 @@ def _cached_commit(storage: Path, revision: str) -> str | None:
     if _COMMIT.fullmatch(revision):
         return revision if (storage / "snapshots" / revision).is_dir() else None
     try:
-        commit = (storage / "refs" / revision).read_text(encoding="utf-8").strip()
-    except OSError:
+        commit = read_bytes(storage / "refs" / revision, most=1000).decode("utf-8").strip()
+    except (OSError, ValueError):
         return None
     return commit if _COMMIT.fullmatch(commit) else None
 

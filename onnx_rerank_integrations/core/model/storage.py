@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
@@ -22,6 +23,23 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # pathlib's raises RuntimeError there
 
 
+def read_bytes(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
+    """What a small file holds.
+
+    Raises:
+        OSError: It can't be read, or is none: a pipe would be waited for, and a device has no end.
+        ValueError: It has more bytes than that.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return content
+
+
 def read_json(path: Path) -> Any:
     """What a JSON file holds.
 
@@ -29,12 +47,8 @@ def read_json(path: Path) -> Any:
         OSError: It can't be read.
         ValueError: It isn't JSON in UTF-8, is nested too deeply, or has more than `MOST_JSON_BYTES`.
     """
-    with path.open("rb") as file:
-        content = file.read(MOST_JSON_BYTES + 1)
-    if len(content) > MOST_JSON_BYTES:
-        raise ValueError(f"it has more than {MOST_JSON_BYTES:,} bytes")
     try:
-        return json.loads(content.decode("utf-8"))
+        return json.loads(read_bytes(path).decode("utf-8"))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
