@@ -87,6 +87,24 @@ def test_scores_of_the_first_token_graph_are_the_originals(name: str) -> None:
     assert moved <= (2e-3 if name.endswith("fp16") else 1e-6) * spread
 
 
+def test_values_that_are_scaled_stay_scaled() -> None:
+    model = onnx.load(BERT)
+    plain = scores(model, [9, 30], 0)
+    attentions = {node.output[0] for node in model.graph.node if node.op_type == "Softmax"}
+    model.graph.initializer.append(numpy_helper.from_array(np.array(0.25, np.float32), "quarter"))
+    for place, node in reversed(list(enumerate(model.graph.node))):
+        if node.op_type == "MatMul" and node.input[0] in attentions:
+            scaled = helper.make_node("Mul", [node.input[1], "quarter"], [f"scaled_{place}"])
+            node.input[1] = f"scaled_{place}"
+            model.graph.node.insert(place, scaled)
+
+    candidate = first_token_graph(model)
+
+    assert candidate is not None
+    assert np.abs(scores(model, [9, 30], 0) - plain).max() > 1e-3, "the scale decides nothing, and shows nothing"
+    np.testing.assert_allclose(scores(candidate, [9, 30], 0), scores(model, [9, 30], 0), atol=1e-6)
+
+
 @pytest.mark.parametrize("name", PROJECTIONS_OF_EVERY_TOKEN)
 def test_the_last_layer_computes_one_token(name: str) -> None:
     graph = rewritten(GRAPHS / f"{name}.onnx")

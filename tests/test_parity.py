@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from onnx_rerank_integrations import InputValueError, InvalidModelError, TextCrossEncoder, UnsupportedModelError
+from onnx_rerank_integrations.core.model.head import ModularHead
 from tests.parity import fixtures
 
 NEXT_WORD = ["qwen3-reranker", "qwen3-reranker-plain", "mxbai-rerank-v2"]
@@ -122,3 +123,10 @@ def test_an_instruction_changes_the_score_and_an_ordinary_cross_encoder_refuses_
     assert abs(plain.rerank("bread", ["two hours"])[0] - told.rerank("bread", ["two hours"])[0]) > 1e-3
     with pytest.raises(InputValueError, match="this model takes none"):
         TextCrossEncoder(fixtures.folder("bert"), instruction="Find recipes")
+
+
+def test_a_head_beside_the_graph_reads_each_rows_first_token_whichever_side_is_padded() -> None:
+    vectors = np.arange(12.0).reshape(2, 3, 2)
+    attention_mask = np.array([[0, 1, 1], [1, 1, 0]])
+
+    assert ModularHead([])(vectors, attention_mask).tolist() == [[2.0, 3.0], [6.0, 7.0]]

@@ -214,7 +214,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "onnx_rerank_integrations/extras/cli/options.py",
         "and value.isdecimal()",
         'and value.strip("0").isdecimal()',
-        ("tests/test_check_and_bench.py", "tests/test_quantize.py"),
+        ("tests/test_cli.py::test_a_label_is_chosen_by_its_place_or_its_name",),
     ),
     # --- ranking
     Mutant(
