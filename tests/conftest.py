@@ -26,6 +26,7 @@ ASKED_FOR = {
 
 def pytest_configure(config: pytest.Config) -> None:
     """What is kept in the home folder goes elsewhere, before any module is imported; child processes inherit it."""
+    _let_examples_take_their_time()
     folder = Path(tempfile.mkdtemp(prefix="onnx-rerank-tests-"))
     config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     os.environ["ONNX_RERANK_CACHE"] = str(folder / "onnx-rerank")
@@ -43,6 +44,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if mark in item.keywords:
                 item.add_marker(pytest.mark.skip(reason=f"{reason}: pytest -m {mark}"))
+
+
+def _let_examples_take_their_time() -> None:
+    """Hypothesis fails an example of over 0.2 s, and a test whose examples are drawn slowly: both a busy machine's."""
+    try:
+        from hypothesis import HealthCheck, settings
+    except ImportError:
+        return  # not every environment of .ci/run has it
+    settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("busy machine")
 
 
 class NetworkError(RuntimeError):

@@ -105,6 +105,31 @@ def test_values_that_are_scaled_stay_scaled() -> None:
     np.testing.assert_allclose(scores(candidate, [9, 30], 0), scores(model, [9, 30], 0), atol=1e-6)
 
 
+def test_a_projection_that_is_computed_anyway_is_used() -> None:
+    model = onnx.load(BERT)
+    graph = model.graph
+    attentions = {node.output[0] for node in graph.node if node.op_type == "Softmax"}
+    made_by = {name: node for node in graph.node for name in node.output}
+    made = [node for node in graph.node if node.op_type == "MatMul" and node.input[0] in attentions][-1].input[1]
+    while (node := made_by[made]).op_type != "MatMul":
+        made = next(name for name in node.input if name in made_by)
+    score = graph.output[0].name
+    made_by[score].output[0] = "without"
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", [made], ["most"], axes=[1, 2], keepdims=0),
+            helper.make_node("Unsqueeze", ["most"], ["column"], axes=[1]),
+            helper.make_node("Add", ["without", "column"], [score]),
+        ]
+    )
+
+    candidate = first_token_graph(model)
+
+    assert candidate is not None
+    assert [node.op_type for node in candidate.graph.node if made in node.input] == ["Add", "ReduceMax"]
+    np.testing.assert_allclose(scores(candidate, [9, 30], 0), scores(model, [9, 30], 0), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", PROJECTIONS_OF_EVERY_TOKEN)
 def test_the_last_layer_computes_one_token(name: str) -> None:
     graph = rewritten(GRAPHS / f"{name}.onnx")
