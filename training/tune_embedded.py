@@ -31,7 +31,12 @@ from tune_lexical import CONSTANTS as LEXICAL_CONSTANTS
 from tune_lexical import HARD_NEGATIVES, LONG_SHARE, TRAINING
 from vocabulary import Lexicon
 
-from onnx_rerank_integrations.extras.quantize.int8_graph import ACTIVATION_LEVELS, ORDINARY_CHANNELS, Channels
+from onnx_rerank_integrations.extras.quantize.int8_graph import (
+    ACTIVATION_LEVELS,
+    ORDINARY_CHANNELS,
+    WORTH_SMOOTHING,
+    Channels,
+)
 
 LEXICAL = TRAINING.parent / "onnx_rerank_integrations" / "models" / "lexical"
 RECIPE = TRAINING / "embedded.json"
@@ -42,18 +47,6 @@ CALIBRATION_PAIRS = 16
 
 QUESTIONS, LONG_QUERIES, CANDIDATES = 30, 10, 40
 """Of each pool; a part of what the lexical model's constants are chosen on, since this model is slower."""
-
-WORTH_SMOOTHING = 2.5
-"""How far a tensor's largest channel has to stand out from the ordinary ones for these few to be divided down."""
-
-GELU_REACH = 0.5
-"""Where the GELU has such channels, the share of its largest value up to which it has levels; what is above is cut off.
-
-Dividing its channels takes a hundredth and a half of the time. How far scores, less their mean in a list, are from
-those of fp32 (42 lists of training pools, 20 candidates each): 0.026 with every tensor divided whose largest channel
-stands out twice; 0.029 from 2.5 on; 0.041 if the GELU's aren't divided either; 0.038, 0.032 and 0.033 if they are cut
-at 0.7, 0.5 and 0.35.
-"""
 
 PIECE_SHARES = (0.125, 0.25, 0.375, 0.5, 0.75, 1.0)
 
@@ -229,8 +222,8 @@ def choose_activations(
 ) -> dict[str, Activation]:
     """From the range of each channel over some pairs of each pool.
 
-    As `onnx-rerank quantize` does it, the few channels that stand far out are divided down to the others' range, but
-    the GELU's are cut. Rounded to what matters, so that two machines' last bits give the same file.
+    As `onnx-rerank quantize` does it: the few channels that stand far out are divided down to the others' range.
+    Rounded to what matters, so that two machines' last bits give the same file.
     """
     pairs = []
     for pool in pools:
@@ -244,20 +237,16 @@ def choose_activations(
         for name, value in zip(PROJECTED, values, strict=True):
             found = Channels(value[real].min(axis=0), value[real].max(axis=0))
             seen[name] = seen[name].merged(found) if name in seen else found
-    return {name: activation(channels, cut=name.endswith(".gelu")) for name, channels in seen.items()}
+    return {name: activation(channels) for name, channels in seen.items()}
 
 
-def activation(channels: Channels, *, cut: bool) -> Activation:
-    """The steps of a tensor, and what the channels that stand out are divided by, unless they are cut."""
+def activation(channels: Channels) -> Activation:
     largest = np.maximum(np.abs(channels.low), np.abs(channels.high))
     ordinary = np.quantile(largest, ORDINARY_CHANNELS)
-    factors, reach = np.ones_like(largest), 1.0
+    factors = np.ones_like(largest)
     if largest.max() >= WORTH_SMOOTHING * ordinary:
-        if cut:
-            reach = GELU_REACH
-        else:
-            factors = np.round(np.maximum(largest / ordinary, 1), 3)
-    low, high = min((channels.low / factors).min(), 0.0), reach * max((channels.high / factors).max(), 0.0)
+        factors = np.round(np.maximum(largest / ordinary, 1), 3)
+    low, high = min((channels.low / factors).min(), 0.0), max((channels.high / factors).max(), 0.0)
     scale = float(f"{(high - low) / ACTIVATION_LEVELS:.5g}")
     outstanding = {int(channel): float(f"{factors[channel]:.4g}") for channel in np.flatnonzero(factors > 1)}
     return Activation(scale, round(float(-low) / scale), outstanding)
