@@ -23,13 +23,18 @@ def expanded(path: str | Path) -> Path:
     return Path(os.path.expanduser(path))  # pathlib's raises RuntimeError there
 
 
-def read_bytes(path: Path, most: int = MOST_JSON_BYTES) -> bytes:
+def read_bytes(path: Path, most: int | None = None) -> bytes:
     """What a small file holds.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have; None for `MOST_JSON_BYTES`.
 
     Raises:
         OSError: It can't be read, or is none: a pipe would be waited for, and a device has no end.
         ValueError: It has more bytes than that.
     """
+    most = MOST_JSON_BYTES if most is None else most
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
